@@ -1,0 +1,18 @@
+//! A typed client of E2B's sandbox protocol.
+//!
+//! The same [`Client`] speaks to E2B's cloud or to `sandhold serve` over HTTP ([`Client::http`]), and to an engine in this
+//! process through any tower service that answers the same requests ([`Client::in_process`]).
+#![forbid(unsafe_code)]
+
+mod commands;
+mod error;
+mod files;
+mod sandbox;
+pub mod transport;
+
+pub use commands::{CommandEvent, CommandRequest, CommandSelector, Commands, ExitStatus, Process, ProcessSummary, PtySize, SignalKind};
+pub use error::Error;
+pub use files::{Entry, EntryType, Files, ReadOptions, SearchMatch, SearchMode, SearchQuery, SearchResult, WriteOptions};
+pub use sandbox::{Client, CreateOptions, ListPage, ListQuery, Sandbox};
+pub use sandhold_wire::rest::{EnvdMetrics, Isolation, ListedSandbox, Network, SandboxDetail, State};
+pub use transport::HttpConfig;

@@ -1,0 +1,71 @@
+//! What a sandbox engine is: the specification of a sandbox, what an engine says of itself, and the traits
+//! [`Runtime`] and [`Sandbox`] that every engine implements. No I/O of its own.
+//!
+//! An engine knows ids, limits and an init program whose boot message it passes on unread. It knows neither E2B's
+//! protocol nor MCP.
+#![forbid(unsafe_code)]
+
+mod error;
+mod spec;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use error::RuntimeError;
+pub use spec::{Isolation, Resources, RuntimeInfo, SandboxSpec, Usage};
+
+/// A byte stream to the init program of a sandbox.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Makes sandboxes.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// What this engine is and how well it isolates here.
+    fn info(&self) -> RuntimeInfo;
+
+    /// Makes a sandbox, starts its init program, sends it the boot message and waits for its answer.
+    ///
+    /// # Errors
+    /// What could not be made; nothing of it is left.
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, RuntimeError>;
+}
+
+/// A sandbox that was made. Dropping the last handle ends it.
+#[async_trait]
+pub trait Sandbox: Send + Sync + 'static {
+    /// What the init program answered to the boot message. Untrusted.
+    fn boot_answer(&self) -> &[u8];
+
+    /// Opens a connection to the init program.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ended`] once the sandbox ended.
+    async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError>;
+
+    /// Stops every process where it stands.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`] where the engine cannot, [`RuntimeError::Ended`] once the sandbox ended.
+    async fn freeze(&self) -> Result<(), RuntimeError>;
+
+    /// Lets the processes go on.
+    ///
+    /// # Errors
+    /// As [`Sandbox::freeze`].
+    async fn thaw(&self) -> Result<(), RuntimeError>;
+
+    /// What the sandbox uses now.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`] where nothing counts it.
+    async fn usage(&self) -> Result<Usage, RuntimeError>;
+
+    /// Ends every process and frees what the sandbox held. Returns when both are done; calling it again does nothing.
+    async fn kill(&self);
+
+    /// Waits until the sandbox has ended, for whatever reason, and says why in a few words.
+    async fn ended(&self) -> String;
+}

@@ -1,0 +1,74 @@
+use serde::{Deserialize, Serialize};
+
+/// What a sandbox should be.
+#[derive(Debug, Clone)]
+pub struct SandboxSpec {
+    /// The sandbox's id: lower-case letters and digits. Part of the cgroup's name.
+    pub id: String,
+    /// Name of the template, `base`.
+    pub template: String,
+    /// The host name inside.
+    pub hostname: String,
+    /// Limits; absent ones get the engine's defaults.
+    pub resources: Resources,
+    /// Passed to the init program unread, as its first message.
+    pub boot: Vec<u8>,
+}
+
+/// Limits of a sandbox. `None` means the engine's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Memory in bytes, the page cache and tmpfs of the sandbox included.
+    pub memory_bytes: Option<u64>,
+    /// Processors, in fractions.
+    pub cpus: Option<f64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// Bytes of the writable root.
+    pub disk_bytes: Option<u64>,
+    /// Files and folders of the writable root.
+    pub inodes: Option<u64>,
+    /// Open files of a process.
+    pub open_files: Option<u64>,
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeInfo {
+    /// How sandboxes are held on this machine.
+    pub isolation: Isolation,
+    /// The limits a sandbox gets when it asks for none; every field is set.
+    pub defaults: Resources,
+    /// Templates that can be used now.
+    pub templates: Vec<String>,
+    /// What the network of a sandbox reaches: `loopback only`.
+    pub network: String,
+    /// Whether freeze and thaw work.
+    pub can_freeze: bool,
+    /// Whether processes can run as users other than `user`.
+    pub can_switch_user: bool,
+}
+
+/// How sandboxes are held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Isolation {
+    /// `namespaces`.
+    pub level: String,
+    /// One line on how: ids, cgroups, filters.
+    pub detail: String,
+    /// What is missing here, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// What a sandbox uses now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Of that, page cache.
+    pub cache_bytes: u64,
+    /// Processor time since the start, in microseconds.
+    pub cpu_us: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}

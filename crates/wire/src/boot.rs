@@ -1,0 +1,79 @@
+//! What the daemon is told when it starts, and what it answers.
+//!
+//! The daemon inherits one `SOCK_SEQPACKET` socket, descriptor [`CONTROL_FD`]. Its peer is the engine's process on the
+//! host; nothing else holds it.
+//!
+//! ```text
+//! host ── BootSpec (JSON, one packet) ──▶ envd
+//! host ◀── BootReady (JSON, one packet) ── envd
+//! host ── one byte and one descriptor (SCM_RIGHTS: a connected stream socket) ──▶ envd      for each connection
+//! host closes ─▶ envd ends, and with it every process of the sandbox
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The descriptor of the inherited control socket.
+pub const CONTROL_FD: i32 = 3;
+/// The byte that comes with each connection's descriptor.
+pub const CONNECTION: u8 = b'c';
+/// Stands in the daemon's file, followed by its version and [`VERSION_END`], so that `sandhold` can compare versions
+/// without running it.
+pub const VERSION_MARK: &str = "sandhold-envd version=";
+/// Ends the version after [`VERSION_MARK`].
+pub const VERSION_END: char = ';';
+
+/// What the daemon must know to serve a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootSpec {
+    /// The sandbox's id, in every process as `E2B_SANDBOX_ID`.
+    pub sandbox_id: String,
+    /// The template's id, in every process as `E2B_TEMPLATE_ID`.
+    pub template_id: String,
+    /// Environment of every process, `envVars` of the create request.
+    #[serde(default)]
+    pub envs: BTreeMap<String, String>,
+    /// What requests must carry in `X-Access-Token`; absent: nothing is asked.
+    #[serde(default)]
+    pub access_token: Option<String>,
+    /// The user of processes and files when a request names none.
+    pub default_user: String,
+    /// The folder that relative paths start from; absent: the user's home.
+    #[serde(default)]
+    pub workdir: Option<String>,
+    /// Largest number of processes that the daemon keeps at once.
+    pub max_processes: u32,
+    /// Whether user ids other than the daemon's own can be taken. False where the engine had one id to give.
+    pub can_switch_user: bool,
+}
+
+/// The daemon serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootReady {
+    /// The package version of the daemon.
+    pub version: String,
+    /// What it could not do and the user should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_spec_survives_the_wire() {
+        let spec = BootSpec {
+            sandbox_id: "i1".into(),
+            envs: [("A".to_owned(), "b\n".to_owned())].into(),
+            access_token: Some("t".into()),
+            default_user: "user".into(),
+            max_processes: 3,
+            can_switch_user: true,
+            ..BootSpec::default()
+        };
+        let text = serde_json::to_vec(&spec).unwrap();
+        assert_eq!(serde_json::from_slice::<BootSpec>(&text).unwrap(), spec);
+    }
+}

@@ -1,0 +1,34 @@
+//! Limits of the protocol that client and server share. Bytes unless the name says otherwise.
+
+/// The largest body of a control-plane request or answer.
+pub const REST_BODY: usize = 4 << 20;
+/// The largest message of an envd RPC, one way.
+pub const RPC_MESSAGE: usize = 64 << 20;
+/// Pairs of metadata on a sandbox.
+pub const METADATA_PAIRS: usize = 64;
+/// Length of a metadata key or value.
+pub const METADATA_LEN: usize = 1024;
+/// Environment variables in one request.
+pub const ENV_PAIRS: usize = 1024;
+/// Timeout of a sandbox in seconds when a v2 create names none.
+pub const DEFAULT_TIMEOUT_S: u64 = 300;
+/// Timeout of a sandbox in seconds when a v1 create names none.
+pub const DEFAULT_TIMEOUT_V1_S: u64 = 15;
+/// Longest timeout of a sandbox in seconds that is accepted by default: 24 hours.
+pub const MAX_TIMEOUT_S: u64 = 86_400;
+/// Entries in one page of a sandbox list.
+pub const LIST_PAGE: usize = 100;
+/// Seconds of silence before a keepalive event when the client names none.
+pub const KEEPALIVE_S: u64 = 90;
+/// How long the end of a process is kept for a late `Connect`, in seconds.
+pub const END_RETAINED_S: u64 = 30;
+/// Chunks in which a pipe's output is read.
+pub const PIPE_CHUNK: usize = 32 << 10;
+/// Chunks in which a terminal's output is read.
+pub const PTY_CHUNK: usize = 16 << 10;
+/// The boot message and its answer.
+pub const BOOT_MESSAGE: usize = 128 << 10;
+/// File metadata: all names and values of one file.
+pub const FILE_METADATA_TOTAL: usize = 4096;
+/// File metadata: one name.
+pub const FILE_METADATA_KEY: usize = 246;
