@@ -1,3 +1,5 @@
+//! What can go wrong.
+
 /// What went wrong, sorted by what a caller can do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

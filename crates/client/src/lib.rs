@@ -4,15 +4,21 @@
 //! process through any tower service that answers the same requests ([`Client::in_process`]).
 #![forbid(unsafe_code)]
 
+mod client;
 mod commands;
 mod error;
 mod files;
 mod sandbox;
 pub mod transport;
 
-pub use commands::{CommandEvent, CommandRequest, CommandSelector, Commands, ExitStatus, Process, ProcessSummary, PtySize, SignalKind};
+pub use client::{Client, CreateOptions, ListPage, ListQuery};
+pub use commands::{
+    CommandEvent, CommandRequest, CommandSelector, Commands, ExitStatus, Process, ProcessSummary, PtySize, SignalKind,
+};
 pub use error::Error;
-pub use files::{Entry, EntryType, Files, ReadOptions, SearchMatch, SearchMode, SearchQuery, SearchResult, WriteOptions};
-pub use sandbox::{Client, CreateOptions, ListPage, ListQuery, Sandbox};
+pub use files::{
+    Entry, EntryType, Files, ReadOptions, SearchMatch, SearchMode, SearchQuery, SearchResult, WriteOptions,
+};
+pub use sandbox::Sandbox;
 pub use sandhold_wire::rest::{EnvdMetrics, Isolation, ListedSandbox, Network, SandboxDetail, State};
 pub use transport::HttpConfig;
