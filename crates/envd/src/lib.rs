@@ -1,1 +1,24 @@
-//! x
+//! The daemon inside every sandbox.
+//!
+//! It is pid 1 there: it reaps, starts processes and serves files over E2B's envd protocol. It listens on no address;
+//! connections come as descriptors over the control socket that it inherits (see `sandhold_wire::boot`).
+
+mod auth;
+mod boot;
+mod connections;
+mod error;
+mod files;
+mod filesystem;
+mod limits;
+mod metrics;
+mod paths;
+mod process;
+mod reap;
+mod search;
+mod serve;
+mod state;
+mod sys;
+mod tunnel;
+mod users;
+
+pub use boot::main;

@@ -1,0 +1,34 @@
+//! Limits of the daemon. Those that clients must know too are in `sandhold_wire::limits`.
+
+use std::time::Duration;
+
+/// Bytes of output that a subscriber may leave unread before its process is held.
+pub(crate) const UNREAD_OUTPUT: usize = 1 << 20;
+/// What one queued event costs beyond its bytes.
+pub(crate) const EVENT_OVERHEAD: usize = 128;
+/// Silence on the outputs of an ended process, held open by what it left behind, after which the stream ends.
+pub(crate) const OUTPUT_QUIET: Duration = Duration::from_secs(2);
+/// Bytes that are still read from a process that was told to end, after it did: what a pipe can hold.
+pub(crate) const OUTPUT_AFTER_KILL: usize = 1 << 20;
+/// Ended processes that are remembered for a late `Connect`.
+pub(crate) const ENDED_PROCESSES: usize = 1024;
+/// Bytes of all arguments and variables of one process: the kernel's own limit is 2 MiB with the default stack.
+pub(crate) const EXEC_BYTES: usize = 2 << 20;
+/// Threads for blocking file operations.
+pub(crate) const BLOCKING_THREADS: usize = 8;
+/// How long an unused blocking thread stays.
+pub(crate) const BLOCKING_IDLE: Duration = Duration::from_secs(2);
+/// Stack of a blocking thread.
+pub(crate) const THREAD_STACK: usize = 512 << 10;
+/// Connections that are served at once.
+pub(crate) const CONNECTIONS: usize = 1024;
+/// The largest head of a request.
+pub(crate) const REQUEST_HEAD: usize = 64 << 10;
+/// Bytes of `/etc/passwd` or `/etc/group` that are read: they belong to the sandbox.
+pub(crate) const ACCOUNT_FILE: u64 = 4 << 20;
+/// Buffer of a tunnel, each way.
+pub(crate) const TUNNEL_BUFFER: usize = 32 << 10;
+/// How long a tunnel waits for the port to answer.
+pub(crate) const TUNNEL_CONNECT: Duration = Duration::from_secs(10);
+/// Processes of a session that are looked at to see whether one waits for input.
+pub(crate) const AWAITING_SCAN: usize = 4096;

@@ -1,0 +1,5 @@
+//! Processes.
+
+/// The processes.
+#[derive(Debug, Default)]
+pub(crate) struct Table;

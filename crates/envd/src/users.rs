@@ -1,0 +1,159 @@
+//! The users of the sandbox. `/etc/passwd` and `/etc/group` are read directly: a static program has no NSS.
+//!
+//! They are read anew for every lookup: they are small, and the sandbox may change them at any time.
+
+use std::io::Read;
+
+use crate::limits::ACCOUNT_FILE;
+
+/// A user of the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    /// Login name.
+    pub(crate) name: String,
+    /// User id.
+    pub(crate) uid: u32,
+    /// Primary group.
+    pub(crate) gid: u32,
+    /// All groups, the primary one first.
+    pub(crate) groups: Vec<u32>,
+    /// Home folder.
+    pub(crate) home: String,
+    /// Login shell.
+    pub(crate) shell: String,
+}
+
+/// A user that the sandbox does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("error looking up user '{0}': user: unknown user {0}")]
+pub(crate) struct UnknownUser(pub(crate) String);
+
+/// Finds a user by name, or by number when no user has that name.
+///
+/// # Errors
+/// [`UnknownUser`] when `/etc/passwd` has no such line.
+pub(crate) fn lookup(name: &str) -> Result<User, UnknownUser> {
+    find(name, &read("/etc/passwd"), &read("/etc/group")).ok_or_else(|| UnknownUser(name.to_owned()))
+}
+
+/// The names of users and groups, for listings: one read serves many entries.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    users: Vec<(u32, String)>,
+    groups: Vec<(u32, String)>,
+}
+
+impl Names {
+    /// Reads both files.
+    pub(crate) fn read() -> Self {
+        Self {
+            users: ids(&read("/etc/passwd")),
+            groups: ids(&read("/etc/group")),
+        }
+    }
+
+    /// The name of a user, or the number where there is none.
+    pub(crate) fn user(&self, uid: u32) -> String {
+        name_of(&self.users, uid)
+    }
+
+    /// The name of a group, or the number where there is none.
+    pub(crate) fn group(&self, gid: u32) -> String {
+        name_of(&self.groups, gid)
+    }
+}
+
+fn name_of(list: &[(u32, String)], id: u32) -> String {
+    list.iter()
+        .find(|(i, _)| *i == id)
+        .map_or_else(|| id.to_string(), |(_, name)| name.clone())
+}
+
+fn ids(text: &str) -> Vec<(u32, String)> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            Some((fields.nth(1)?.parse().ok()?, name.to_owned()))
+        })
+        .collect()
+}
+
+fn find(name: &str, passwd: &str, group: &str) -> Option<User> {
+    let lines = || passwd.lines().filter_map(parse);
+    let mut user = lines()
+        .find(|u| u.name == name)
+        .or_else(|| name.parse().ok().and_then(|uid: u32| lines().find(|u| u.uid == uid)))?;
+    for line in group.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [_, _, gid, members] = fields[..] else { continue };
+        let Ok(gid) = gid.parse() else { continue };
+        if gid != user.gid && members.split(',').any(|m| m == user.name) {
+            user.groups.push(gid);
+        }
+    }
+    Some(user)
+}
+
+fn parse(line: &str) -> Option<User> {
+    let fields: Vec<&str> = line.split(':').collect();
+    let [name, _, uid, gid, _, home, shell] = fields[..] else {
+        return None;
+    };
+    let gid = gid.parse().ok()?;
+    let home = if home.starts_with('/') { home } else { "/" };
+    Some(User {
+        name: name.to_owned(),
+        uid: uid.parse().ok()?,
+        gid,
+        groups: vec![gid],
+        home: home.to_owned(),
+        shell: shell.to_owned(),
+    })
+}
+
+fn read(path: &str) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(file) = std::fs::File::open(path) {
+        // What could not be read is missing, and the lookup says so.
+        let _ = file.take(ACCOUNT_FILE).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/bash\nbroken\n1000:x:7:7::/odd:/bin/sh\nuser:x:1000:1000:,,,:/home/user:/bin/bash\nrel:x:5:5::home:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\nuser:x:1000:\nvideo:x:44:root,user\naudio:x:29:user\nbad:x\nother:x:9:username\n";
+
+    #[test]
+    fn finds_by_name_then_by_number() {
+        let user = find("user", PASSWD, GROUP).unwrap();
+        assert_eq!((user.uid, user.gid, user.groups), (1000, 1000, vec![1000, 44, 29]));
+        assert_eq!(user.home, "/home/user");
+        assert_eq!(user.shell, "/bin/bash");
+        assert_eq!(
+            find("1000", PASSWD, GROUP).unwrap().uid,
+            7,
+            "a name comes before a number"
+        );
+        assert_eq!(find("0", PASSWD, GROUP).unwrap().name, "root");
+        assert_eq!(find("rel", PASSWD, GROUP).unwrap().home, "/");
+        for unknown in ["broken", "nobody", "", "42"] {
+            assert_eq!(find(unknown, PASSWD, GROUP), None, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn names_ids() {
+        let names = Names {
+            users: ids(PASSWD),
+            groups: ids(GROUP),
+        };
+        assert_eq!(names.user(1000), "user");
+        assert_eq!(names.group(44), "video");
+        assert_eq!(names.user(4242), "4242");
+    }
+}
