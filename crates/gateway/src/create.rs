@@ -1,0 +1,213 @@
+//! Making a sandbox: what was asked is checked, the runtime makes it, its daemon's answer is checked.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use sandhold_runtime::{Resources, SandboxSpec};
+use sandhold_wire::{
+    boot::{BootReady, BootSpec},
+    limits, names,
+    rest::NewSandbox,
+};
+
+use crate::{
+    error::{Refusal, chain},
+    limits::TOKEN_BYTES,
+    sandboxes::{Entry, NewEntry, Sandboxes},
+};
+
+const MIB: u64 = 1 << 20;
+const ID_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Makes a sandbox that ends after `default_timeout` seconds unless the request says otherwise.
+pub(crate) async fn create(
+    sandboxes: &Arc<Sandboxes>,
+    request: NewSandbox,
+    default_timeout: u64,
+) -> Result<Arc<Entry>, Refusal> {
+    let timeout = timeout(request.timeout, default_timeout, sandboxes.config.max_timeout_s)?;
+    let metadata = request.metadata.unwrap_or_default();
+    check_metadata(&metadata)?;
+    let envs = request.env_vars.unwrap_or_default();
+    check_envs(&envs)?;
+    check_network(request.allow_internet_access, request.network.as_ref())?;
+
+    let info = sandboxes.info();
+    let asked = Resources {
+        cpus: request.cpu_count,
+        memory_bytes: request.memory_mb.map(|mb| mb.saturating_mul(MIB)),
+        disk_bytes: request.disk_size_mb.map(|mb| mb.saturating_mul(MIB)),
+        ..Resources::default()
+    };
+    let resources = Resources {
+        cpus: asked.cpus.or(info.defaults.cpus),
+        memory_bytes: asked.memory_bytes.or(info.defaults.memory_bytes),
+        disk_bytes: asked.disk_bytes.or(info.defaults.disk_bytes),
+        ..info.defaults
+    };
+
+    let id = new_id()?;
+    let token = random_text(TOKEN_BYTES * 2, HEX)?;
+    let public = request.network.as_ref().and_then(|n| n.allow_public_traffic).unwrap_or(true);
+    let traffic_token = if public { None } else { Some(random_text(TOKEN_BYTES * 2, HEX)?) };
+    let boot = BootSpec {
+        sandbox_id: id.clone(),
+        template_id: request.template_id.clone(),
+        envs,
+        access_token: Some(token.clone()),
+        default_user: names::DEFAULT_USER.into(),
+        workdir: None,
+        max_processes: u32::try_from(resources.pids.unwrap_or(u64::from(u32::MAX))).unwrap_or(u32::MAX),
+        can_switch_user: info.can_switch_user,
+    };
+    let boot = serde_json::to_vec(&boot).map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    if boot.len() > limits::BOOT_MESSAGE {
+        return Err(Refusal::bad_request(format!(
+            "envVars take {} bytes, at most {} fit",
+            boot.len(),
+            limits::BOOT_MESSAGE
+        )));
+    }
+    let spec = SandboxSpec {
+        id: id.clone(),
+        template: request.template_id.clone(),
+        hostname: "sandhold".into(),
+        resources: asked,
+        boot,
+    };
+    let runtime = sandboxes.runtime.create(spec).await.inspect_err(|error| {
+        tracing::warn!(sandbox = %id, error = %chain(error), "a sandbox could not be made");
+    })?;
+    if let Err(refusal) = check_answer(runtime.boot_answer()) {
+        runtime.kill().await;
+        return Err(refusal);
+    }
+    Ok(sandboxes.insert(NewEntry {
+        id,
+        template: request.template_id,
+        token: Some(token),
+        traffic_token,
+        metadata,
+        resources,
+        network: request.network,
+        auto_pause: request.auto_pause.unwrap_or(false),
+        auto_resume: request.auto_resume.is_some_and(|r| r.enabled),
+        runtime,
+        timeout,
+    }))
+}
+
+/// Checks a timeout in seconds.
+pub(crate) fn timeout(asked: Option<i64>, default: u64, max: u64) -> Result<Duration, Refusal> {
+    let seconds = match asked {
+        None => default,
+        Some(s) => match u64::try_from(s) {
+            Ok(s) if s > 0 => s,
+            _ => return Err(Refusal::bad_request("Timeout must be greater than 0")),
+        },
+    };
+    if seconds > max {
+        return Err(Refusal::bad_request(format!("Timeout cannot be greater than {max} seconds, it was {seconds}")));
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    if metadata.len() > limits::METADATA_PAIRS {
+        return Err(Refusal::bad_request(format!(
+            "metadata has {} pairs, at most {} are allowed",
+            metadata.len(),
+            limits::METADATA_PAIRS
+        )));
+    }
+    for (key, value) in metadata {
+        let longest = key.len().max(value.len());
+        if longest > limits::METADATA_LEN {
+            return Err(Refusal::bad_request(format!(
+                "a metadata key or value has {longest} bytes, at most {} are allowed",
+                limits::METADATA_LEN
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    if envs.len() > limits::ENV_PAIRS {
+        return Err(Refusal::bad_request(format!("envVars has {} names, at most {} are allowed", envs.len(), limits::ENV_PAIRS)));
+    }
+    match envs.iter().find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
+        Some((name, _)) => Err(Refusal::bad_request(format!("envVars name {name:?} cannot be set: names hold no `=`, neither holds a NUL"))),
+        None => Ok(()),
+    }
+}
+
+/// Sandboxes of the embedded engine reach their own loopback only. What asks for more is refused, not ignored.
+fn check_network(internet: Option<bool>, network: Option<&sandhold_wire::rest::Network>) -> Result<(), Refusal> {
+    let allows = network.and_then(|n| n.allow_out.as_ref()).is_some_and(|out| !out.is_empty());
+    if internet == Some(true) || allows {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "this engine gives a sandbox no network but its own loopback; leave allow_internet_access and allowOut out",
+        ));
+    }
+    Ok(())
+}
+
+fn check_answer(answer: &[u8]) -> Result<(), Refusal> {
+    let internal = |message: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message);
+    let ready: BootReady = serde_json::from_slice(answer)
+        .map_err(|_| internal("the sandbox's daemon answered something that is not a boot answer".into()))?;
+    let ours = env!("CARGO_PKG_VERSION");
+    if ready.version != ours {
+        return Err(internal(format!(
+            "sandhold is version {ours} and its daemon sandhold-envd is version {}: install both from one release",
+            ready.version
+        )));
+    }
+    for warning in &ready.warnings {
+        tracing::warn!(%warning, "the sandbox's daemon warns");
+    }
+    Ok(())
+}
+
+fn new_id() -> Result<String, Refusal> {
+    Ok(format!("i{}", random_text(names::SANDBOX_ID_LEN - 1, ID_ALPHABET)?))
+}
+
+/// `len` random letters, each equally likely.
+fn random_text<const N: usize>(len: usize, alphabet: &[u8; N]) -> Result<String, Refusal> {
+    let fair = 256 - 256 % N;
+    let mut text = String::with_capacity(len);
+    let mut bytes = [0u8; 64];
+    while text.len() < len {
+        getrandom::fill(&mut bytes)
+            .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("no random bytes: {e}")))?;
+        let letters = bytes.iter().map(|b| usize::from(*b)).filter(|b| *b < fair).map(|b| char::from(alphabet[b % N]));
+        text.extend(letters.take(len - text.len()));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_look_like_e2bs() {
+        let id = new_id().unwrap();
+        assert_eq!(id.len(), names::SANDBOX_ID_LEN);
+        assert!(names::is_sandbox_id(&id) && id.starts_with('i'));
+        assert_ne!(id, new_id().unwrap());
+    }
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(timeout(None, 15, 100).unwrap().as_secs(), 15);
+        assert_eq!(timeout(Some(100), 15, 100).unwrap().as_secs(), 100);
+        for bad in [0, -1, 101, i64::MIN, i64::MAX] {
+            assert!(timeout(Some(bad), 15, 100).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Forwarding into sandboxes, streamed both ways. Connections are kept and used again.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    Json,
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use http::{HeaderMap, HeaderName, Request, StatusCode, Uri, header};
+use hyper::rt::ReadBufCursor;
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connected, Connection},
+    },
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use sandhold_runtime::Stream;
+use sandhold_wire::{
+    names::{ENVD_PORT, PROXY_NOT_FOUND, PROXY_PORT_CLOSED, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, TRAFFIC_TOKEN_HEADER},
+    rest::{ProxyError, State},
+    signature::same,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    limits::{POOL_IDLE, POOL_PER_PORT, TUNNEL_HEAD},
+    sandboxes::{Entry, Sandboxes},
+};
+
+/// Headers that belong to one connection (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] =
+    [header::CONNECTION, header::PROXY_AUTHENTICATE, header::PROXY_AUTHORIZATION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE];
+
+/// Sends requests into sandboxes.
+#[derive(Clone)]
+pub(crate) struct Forwarder {
+    sandboxes: Arc<Sandboxes>,
+    client: Client<Connector, Body>,
+}
+
+impl Forwarder {
+    pub(crate) fn new(sandboxes: Arc<Sandboxes>) -> Self {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_PER_PORT)
+            .pool_timer(TokioTimer::new())
+            .set_host(false)
+            .build(Connector(sandboxes.clone()));
+        Self { sandboxes, client }
+    }
+
+    /// Forwards a request that names its sandbox in the headers.
+    pub(crate) async fn forward(&self, request: Request<Body>) -> Response {
+        let id = text(request.headers(), SANDBOX_ID_HEADER).unwrap_or_default().to_owned();
+        let port = match text(request.headers(), SANDBOX_PORT_HEADER) {
+            None => ENVD_PORT,
+            Some(port) => match port.parse::<u16>() {
+                Ok(port) if port > 0 => port,
+                _ => return refuse(StatusCode::BAD_REQUEST, &id, None, &format!("port \"{port}\" is not between 1 and 65535")),
+            },
+        };
+        let Some(entry) = self.sandboxes.get(&id) else {
+            return refuse(StatusCode::BAD_GATEWAY, &id, None, PROXY_NOT_FOUND);
+        };
+        if entry.state() == State::Paused {
+            return refuse(StatusCode::BAD_GATEWAY, &id, None, &format!("{PROXY_NOT_FOUND}: it is paused, connect to it first"));
+        }
+        if let Some(refusal) = refuse_traffic(&entry, port, request.headers()) {
+            return refusal;
+        }
+        self.send(&id, port, request).await
+    }
+
+    async fn send(&self, id: &str, port: u16, mut request: Request<Body>) -> Response {
+        let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+        let Ok(uri) = Uri::try_from(format!("http://{port}-{id}{path}")) else {
+            return refuse(StatusCode::BAD_REQUEST, id, None, "the path cannot be forwarded");
+        };
+        *request.uri_mut() = uri;
+        *request.version_mut() = http::Version::HTTP_11;
+        strip(request.headers_mut());
+        if !request.headers().contains_key(header::HOST) {
+            request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("localhost"));
+        }
+        match self.client.request(request).await {
+            Ok(response) => {
+                let (mut parts, body) = response.into_parts();
+                strip(&mut parts.headers);
+                let rpc_stream = text(&parts.headers, header::CONTENT_TYPE.as_str())
+                    .is_some_and(|t| t.starts_with("application/connect+"));
+                let body = Body::new(body);
+                let body = if rpc_stream { told_if_cut(body, id.to_owned()) } else { body };
+                Response::from_parts(parts, body)
+            }
+            Err(error) if self.sandboxes.get(id).is_none() => {
+                tracing::debug!(sandbox = %id, error = %crate::error::chain(&error), "ended while a request was under way");
+                refuse(StatusCode::BAD_GATEWAY, id, None, PROXY_NOT_FOUND)
+            }
+            Err(error) if error.is_connect() && port != ENVD_PORT => {
+                refuse(StatusCode::BAD_GATEWAY, id, Some(port), PROXY_PORT_CLOSED)
+            }
+            Err(error) => {
+                let message = format!("the sandbox did not answer: {}", crate::error::chain(&error));
+                refuse(StatusCode::BAD_GATEWAY, id, Some(port), &message)
+            }
+        }
+    }
+}
+
+/// Ports other than envd's ask for a token where the sandbox was made so.
+fn refuse_traffic(entry: &Entry, port: u16, headers: &HeaderMap) -> Option<Response> {
+    let token = entry.traffic_token.as_deref().filter(|_| port != ENVD_PORT)?;
+    let message = match text(headers, TRAFFIC_TOKEN_HEADER) {
+        None => format!("Sandbox is secured with traffic access token. Token header '{TRAFFIC_TOKEN_HEADER}' is missing"),
+        Some(given) if !same(given.as_bytes(), token.as_bytes()) => {
+            format!("Sandbox is secured with traffic access token. Provided token in header '{TRAFFIC_TOKEN_HEADER}' is invalid")
+        }
+        Some(_) => return None,
+    };
+    Some(refuse(StatusCode::FORBIDDEN, &entry.id, None, &message))
+}
+
+/// Ends a cut RPC stream with a frame that says so. Without it a client sees a broken connection and cannot tell why.
+fn told_if_cut(body: Body, id: String) -> Body {
+    let frames = body.into_data_stream().map(move |part| {
+        part.or_else(|_| {
+            let message = format!("{PROXY_NOT_FOUND}: sandbox {id} ended while the stream was open");
+            let end = serde_json::json!({"error": {"code": "unavailable", "message": message}}).to_string();
+            let mut frame = BytesMut::with_capacity(5 + end.len());
+            frame.put_u8(0x02); // Connect: end of stream
+            frame.put_u32(u32::try_from(end.len()).unwrap_or(0));
+            frame.put_slice(end.as_bytes());
+            Ok::<Bytes, axum::Error>(frame.freeze())
+        })
+    });
+    Body::from_stream(frames)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
+
+fn strip(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn refuse(status: StatusCode, id: &str, port: Option<u16>, message: &str) -> Response {
+    let body = ProxyError { sandbox_id: id.into(), message: message.into(), port, code: status.as_u16() };
+    (status, Json(body)).into_response()
+}
+
+/// Opens connections to `<port>-<id>`: the daemon itself, or a port of the sandbox through the daemon's tunnel.
+#[derive(Clone)]
+struct Connector(Arc<Sandboxes>);
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("the sandbox is not there")]
+    NoSandbox,
+    #[error("cannot reach the sandbox's daemon")]
+    Daemon(#[source] sandhold_runtime::RuntimeError),
+    #[error("cannot speak to the sandbox's daemon")]
+    Io(#[source] std::io::Error),
+    #[error("the daemon refused the tunnel")]
+    Refused,
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = Wire;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Wire, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let target = uri.host().and_then(|h| h.split_once('-')).and_then(|(port, id)| {
+            let entry = self.0.get(id)?;
+            Some((port.parse::<u16>().ok()?, entry))
+        });
+        Box::pin(async move {
+            let (port, entry) = target.ok_or(ConnectError::NoSandbox)?;
+            let mut stream = entry.runtime.connect().await.map_err(ConnectError::Daemon)?;
+            if port != ENVD_PORT {
+                tunnel(&mut stream, port, entry.token.as_deref()).await?;
+            }
+            Ok(Wire(TokioIo::new(stream)))
+        })
+    }
+}
+
+/// Asks the daemon to join this connection with a port of the sandbox.
+async fn tunnel(stream: &mut Box<dyn Stream>, port: u16, token: Option<&str>) -> Result<(), ConnectError> {
+    let token = token.map(|t| format!("X-Access-Token: {t}\r\n")).unwrap_or_default();
+    let request = format!("CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{token}\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(ConnectError::Io)?;
+    let mut head = Vec::with_capacity(256);
+    // Byte by byte: what follows the head belongs to the port.
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() == TUNNEL_HEAD {
+            return Err(ConnectError::Refused);
+        }
+        head.push(stream.read_u8().await.map_err(ConnectError::Io)?);
+    }
+    if head.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(ConnectError::Refused) }
+}
+
+/// A connection as hyper wants it.
+struct Wire(TokioIo<Box<dyn Stream>>);
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl hyper::rt::Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
