@@ -9,7 +9,9 @@ fn main() {
     let set = out.join("descriptors.bin");
     let mut compiler = protox::Compiler::new(["proto"]).expect("proto folder");
     compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(PROTOS.map(|p| p.trim_start_matches("proto/"))).expect("protos compile");
+    compiler
+        .open_files(PROTOS.map(|p| p.trim_start_matches("proto/")))
+        .expect("protos compile");
     std::fs::write(&set, compiler.encode_file_descriptor_set()).expect("write descriptors");
     connectrpc_build::Config::new()
         .files(&PROTOS.map(|p| p.trim_start_matches("proto/")))

@@ -66,17 +66,25 @@ async fn to_sandbox(State(gateway): State<Gateway>, request: Request, next: Next
 async fn unknown(request: Request) -> Refusal {
     Refusal::new(
         StatusCode::NOT_FOUND,
-        format!("{} {} is not part of this server's API", request.method(), request.uri().path()),
+        format!(
+            "{} {} is not part of this server's API",
+            request.method(),
+            request.uri().path()
+        ),
     )
 }
 
 /// Reads a JSON body; an absent one is an empty object, as E2B has it.
 async fn body<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
     let bytes = axum::body::to_bytes(body, limits::REST_BODY).await.map_err(|_| {
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body has more than {} bytes", limits::REST_BODY))
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {} bytes", limits::REST_BODY),
+        )
     })?;
     let text: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-    serde_json::from_slice(text).map_err(|error| Refusal::bad_request(format!("the body is not what this call takes: {error}")))
+    serde_json::from_slice(text)
+        .map_err(|error| Refusal::bad_request(format!("the body is not what this call takes: {error}")))
 }
 
 async fn create_v2(state: State<Arc<Sandboxes>>, request: Body) -> Result<Response, Refusal> {
@@ -99,9 +107,17 @@ async fn connect(
     request: Body,
 ) -> Result<Response, Refusal> {
     let request: ConnectSandbox = body(request).await?;
-    let timeout = timeout(request.timeout, limits::DEFAULT_TIMEOUT_S, sandboxes.config.max_timeout_s)?;
+    let timeout = timeout(
+        request.timeout,
+        limits::DEFAULT_TIMEOUT_S,
+        sandboxes.config.max_timeout_s,
+    )?;
     let entry = sandboxes.find(&id).await?;
-    let status = if entry.resume(timeout).await? { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if entry.resume(timeout).await? {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok((status, Json(answer(&sandboxes, &entry))).into_response())
 }
 
@@ -111,10 +127,17 @@ async fn resume(
     request: Body,
 ) -> Result<Response, Refusal> {
     let request: ConnectSandbox = body(request).await?;
-    let timeout = timeout(request.timeout, limits::DEFAULT_TIMEOUT_V1_S, sandboxes.config.max_timeout_s)?;
+    let timeout = timeout(
+        request.timeout,
+        limits::DEFAULT_TIMEOUT_V1_S,
+        sandboxes.config.max_timeout_s,
+    )?;
     let entry = sandboxes.find(&id).await?;
     if !entry.resume(timeout).await? {
-        return Err(Refusal::new(StatusCode::CONFLICT, format!("Sandbox \"{id}\" is running already")));
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox \"{id}\" is running already"),
+        ));
     }
     Ok((StatusCode::CREATED, Json(answer(&sandboxes, &entry))).into_response())
 }
@@ -122,7 +145,10 @@ async fn resume(
 async fn pause(State(sandboxes): State<Arc<Sandboxes>>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
     let entry = sandboxes.find(&id).await?;
     if !entry.pause().await? {
-        return Err(Refusal::new(StatusCode::CONFLICT, format!("Sandbox \"{id}\" is paused already")));
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox \"{id}\" is paused already"),
+        ));
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -150,12 +176,19 @@ async fn refresh(
     request: Body,
 ) -> Result<StatusCode, Refusal> {
     let request: Refresh = body(request).await?;
-    let timeout = timeout(request.duration, limits::DEFAULT_TIMEOUT_V1_S, sandboxes.config.max_timeout_s)?;
+    let timeout = timeout(
+        request.duration,
+        limits::DEFAULT_TIMEOUT_V1_S,
+        sandboxes.config.max_timeout_s,
+    )?;
     sandboxes.find(&id).await?.extend_timeout(timeout);
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn detail(State(sandboxes): State<Arc<Sandboxes>>, Path(id): Path<String>) -> Result<Json<SandboxDetail>, Refusal> {
+async fn detail(
+    State(sandboxes): State<Arc<Sandboxes>>,
+    Path(id): Path<String>,
+) -> Result<Json<SandboxDetail>, Refusal> {
     let entry = sandboxes.find(&id).await?;
     let isolation = sandboxes.info().isolation;
     Ok(Json(SandboxDetail {
@@ -168,7 +201,11 @@ async fn detail(State(sandboxes): State<Arc<Sandboxes>>, Path(id): Path<String>)
             auto_resume: entry.auto_resume,
             on_timeout: if entry.auto_pause { "pause" } else { "kill" }.into(),
         }),
-        isolation: Some(Isolation { level: isolation.level, detail: isolation.detail, warnings: isolation.warnings }),
+        isolation: Some(Isolation {
+            level: isolation.level,
+            detail: isolation.detail,
+            warnings: isolation.warnings,
+        }),
     }))
 }
 
@@ -197,13 +234,22 @@ async fn list(State(sandboxes): State<Arc<Sandboxes>>, request: Request) -> Resu
     let start = match &query.next_token {
         None => 0,
         Some(token) => {
-            let after = page_key(token).ok_or_else(|| Refusal::bad_request("nextToken was not given by this server"))?;
-            entries.partition_point(|e| if query.ascending { key(e) <= after } else { key(e) >= after })
+            let after =
+                page_key(token).ok_or_else(|| Refusal::bad_request("nextToken was not given by this server"))?;
+            entries.partition_point(|e| {
+                if query.ascending {
+                    key(e) <= after
+                } else {
+                    key(e) >= after
+                }
+            })
         }
     };
     let limit = query.limit.unwrap_or(limits::LIST_PAGE);
     let page: Vec<_> = entries[start..].iter().take(limit).collect();
-    let next = (start + page.len() < entries.len()).then(|| page.last().map(|e| page_token(e))).flatten();
+    let next = (start + page.len() < entries.len())
+        .then(|| page.last().map(|e| page_token(e)))
+        .flatten();
     let running = entries.iter().filter(|e| e.state() == SandboxState::Running).count();
     let mut response = Json(page.iter().map(|e| listed(e)).collect::<Vec<_>>()).into_response();
     let headers = response.headers_mut();
@@ -217,7 +263,11 @@ async fn list(State(sandboxes): State<Arc<Sandboxes>>, request: Request) -> Resu
 /// Where a page ended: the start in nanoseconds and the id of its last sandbox. Sandboxes that start or end between two
 /// pages shift nothing.
 fn page_token(entry: &Entry) -> String {
-    let nanos = entry.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let nanos = entry
+        .started
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
     format!("{nanos}-{}", entry.id)
 }
 

@@ -49,8 +49,16 @@ pub(crate) async fn create(
 
     let id = new_id()?;
     let token = random_text(TOKEN_BYTES * 2, HEX)?;
-    let public = request.network.as_ref().and_then(|n| n.allow_public_traffic).unwrap_or(true);
-    let traffic_token = if public { None } else { Some(random_text(TOKEN_BYTES * 2, HEX)?) };
+    let public = request
+        .network
+        .as_ref()
+        .and_then(|n| n.allow_public_traffic)
+        .unwrap_or(true);
+    let traffic_token = if public {
+        None
+    } else {
+        Some(random_text(TOKEN_BYTES * 2, HEX)?)
+    };
     let boot = BootSpec {
         sandbox_id: id.clone(),
         template_id: request.template_id.clone(),
@@ -108,7 +116,9 @@ pub(crate) fn timeout(asked: Option<i64>, default: u64, max: u64) -> Result<Dura
         },
     };
     if seconds > max {
-        return Err(Refusal::bad_request(format!("Timeout cannot be greater than {max} seconds, it was {seconds}")));
+        return Err(Refusal::bad_request(format!(
+            "Timeout cannot be greater than {max} seconds, it was {seconds}"
+        )));
     }
     Ok(Duration::from_secs(seconds))
 }
@@ -135,17 +145,28 @@ fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Refusal> {
 
 fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), Refusal> {
     if envs.len() > limits::ENV_PAIRS {
-        return Err(Refusal::bad_request(format!("envVars has {} names, at most {} are allowed", envs.len(), limits::ENV_PAIRS)));
+        return Err(Refusal::bad_request(format!(
+            "envVars has {} names, at most {} are allowed",
+            envs.len(),
+            limits::ENV_PAIRS
+        )));
     }
-    match envs.iter().find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0')) {
-        Some((name, _)) => Err(Refusal::bad_request(format!("envVars name {name:?} cannot be set: names hold no `=`, neither holds a NUL"))),
+    match envs
+        .iter()
+        .find(|(name, value)| name.is_empty() || name.contains(['=', '\0']) || value.contains('\0'))
+    {
+        Some((name, _)) => Err(Refusal::bad_request(format!(
+            "envVars name {name:?} cannot be set: names hold no `=`, neither holds a NUL"
+        ))),
         None => Ok(()),
     }
 }
 
 /// Sandboxes of the embedded engine reach their own loopback only. What asks for more is refused, not ignored.
 fn check_network(internet: Option<bool>, network: Option<&sandhold_wire::rest::Network>) -> Result<(), Refusal> {
-    let allows = network.and_then(|n| n.allow_out.as_ref()).is_some_and(|out| !out.is_empty());
+    let allows = network
+        .and_then(|n| n.allow_out.as_ref())
+        .is_some_and(|out| !out.is_empty());
     if internet == Some(true) || allows {
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -184,7 +205,11 @@ fn random_text<const N: usize>(len: usize, alphabet: &[u8; N]) -> Result<String,
     while text.len() < len {
         getrandom::fill(&mut bytes)
             .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("no random bytes: {e}")))?;
-        let letters = bytes.iter().map(|b| usize::from(*b)).filter(|b| *b < fair).map(|b| char::from(alphabet[b % N]));
+        let letters = bytes
+            .iter()
+            .map(|b| usize::from(*b))
+            .filter(|b| *b < fair)
+            .map(|b| char::from(alphabet[b % N]));
         text.extend(letters.take(len - text.len()));
     }
     Ok(text)

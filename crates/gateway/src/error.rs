@@ -15,7 +15,10 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self {
+            status,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -35,7 +38,11 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = ApiError { code: self.status.as_u16(), message: self.message, error_code: None };
+        let body = ApiError {
+            code: self.status.as_u16(),
+            message: self.message,
+            error_code: None,
+        };
         (self.status, Json(body)).into_response()
     }
 }

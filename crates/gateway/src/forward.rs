@@ -25,7 +25,9 @@ use hyper_util::{
 };
 use sandhold_runtime::Stream;
 use sandhold_wire::{
-    names::{ENVD_PORT, PROXY_NOT_FOUND, PROXY_PORT_CLOSED, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, TRAFFIC_TOKEN_HEADER},
+    names::{
+        ENVD_PORT, PROXY_NOT_FOUND, PROXY_PORT_CLOSED, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, TRAFFIC_TOKEN_HEADER,
+    },
     rest::{ProxyError, State},
     signature::same,
 };
@@ -37,8 +39,14 @@ use crate::{
 };
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] =
-    [header::CONNECTION, header::PROXY_AUTHENTICATE, header::PROXY_AUTHORIZATION, header::TE, header::TRANSFER_ENCODING, header::UPGRADE];
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
 
 /// Sends requests into sandboxes.
 #[derive(Clone)]
@@ -60,19 +68,33 @@ impl Forwarder {
 
     /// Forwards a request that names its sandbox in the headers.
     pub(crate) async fn forward(&self, request: Request<Body>) -> Response {
-        let id = text(request.headers(), SANDBOX_ID_HEADER).unwrap_or_default().to_owned();
+        let id = text(request.headers(), SANDBOX_ID_HEADER)
+            .unwrap_or_default()
+            .to_owned();
         let port = match text(request.headers(), SANDBOX_PORT_HEADER) {
             None => ENVD_PORT,
             Some(port) => match port.parse::<u16>() {
                 Ok(port) if port > 0 => port,
-                _ => return refuse(StatusCode::BAD_REQUEST, &id, None, &format!("port \"{port}\" is not between 1 and 65535")),
+                _ => {
+                    return refuse(
+                        StatusCode::BAD_REQUEST,
+                        &id,
+                        None,
+                        &format!("port \"{port}\" is not between 1 and 65535"),
+                    );
+                }
             },
         };
         let Some(entry) = self.sandboxes.get(&id) else {
             return refuse(StatusCode::BAD_GATEWAY, &id, None, PROXY_NOT_FOUND);
         };
         if entry.state() == State::Paused {
-            return refuse(StatusCode::BAD_GATEWAY, &id, None, &format!("{PROXY_NOT_FOUND}: it is paused, connect to it first"));
+            return refuse(
+                StatusCode::BAD_GATEWAY,
+                &id,
+                None,
+                &format!("{PROXY_NOT_FOUND}: it is paused, connect to it first"),
+            );
         }
         if let Some(refusal) = refuse_traffic(&entry, port, request.headers()) {
             return refusal;
@@ -89,7 +111,9 @@ impl Forwarder {
         *request.version_mut() = http::Version::HTTP_11;
         strip(request.headers_mut());
         if !request.headers().contains_key(header::HOST) {
-            request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("localhost"));
+            request
+                .headers_mut()
+                .insert(header::HOST, http::HeaderValue::from_static("localhost"));
         }
         match self.client.request(request).await {
             Ok(response) => {
@@ -98,7 +122,11 @@ impl Forwarder {
                 let rpc_stream = text(&parts.headers, header::CONTENT_TYPE.as_str())
                     .is_some_and(|t| t.starts_with("application/connect+"));
                 let body = Body::new(body);
-                let body = if rpc_stream { told_if_cut(body, id.to_owned()) } else { body };
+                let body = if rpc_stream {
+                    told_if_cut(body, id.to_owned())
+                } else {
+                    body
+                };
                 Response::from_parts(parts, body)
             }
             Err(error) if self.sandboxes.get(id).is_none() => {
@@ -120,9 +148,13 @@ impl Forwarder {
 fn refuse_traffic(entry: &Entry, port: u16, headers: &HeaderMap) -> Option<Response> {
     let token = entry.traffic_token.as_deref().filter(|_| port != ENVD_PORT)?;
     let message = match text(headers, TRAFFIC_TOKEN_HEADER) {
-        None => format!("Sandbox is secured with traffic access token. Token header '{TRAFFIC_TOKEN_HEADER}' is missing"),
+        None => {
+            format!("Sandbox is secured with traffic access token. Token header '{TRAFFIC_TOKEN_HEADER}' is missing")
+        }
         Some(given) if !same(given.as_bytes(), token.as_bytes()) => {
-            format!("Sandbox is secured with traffic access token. Provided token in header '{TRAFFIC_TOKEN_HEADER}' is invalid")
+            format!(
+                "Sandbox is secured with traffic access token. Provided token in header '{TRAFFIC_TOKEN_HEADER}' is invalid"
+            )
         }
         Some(_) => return None,
     };
@@ -156,7 +188,12 @@ fn strip(headers: &mut HeaderMap) {
 }
 
 fn refuse(status: StatusCode, id: &str, port: Option<u16>, message: &str) -> Response {
-    let body = ProxyError { sandbox_id: id.into(), message: message.into(), port, code: status.as_u16() };
+    let body = ProxyError {
+        sandbox_id: id.into(),
+        message: message.into(),
+        port,
+        code: status.as_u16(),
+    };
     (status, Json(body)).into_response()
 }
 
@@ -214,7 +251,11 @@ async fn tunnel(stream: &mut Box<dyn Stream>, port: u16, token: Option<&str>) ->
         }
         head.push(stream.read_u8().await.map_err(ConnectError::Io)?);
     }
-    if head.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(ConnectError::Refused) }
+    if head.starts_with(b"HTTP/1.1 200") {
+        Ok(())
+    } else {
+        Err(ConnectError::Refused)
+    }
 }
 
 /// A connection as hyper wants it.

@@ -28,6 +28,7 @@ use sandhold_runtime::Runtime;
 
 pub use error::StoreError;
 use sandboxes::Sandboxes;
+pub use sandhold_wire::boot::daemon_version;
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]

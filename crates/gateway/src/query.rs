@@ -20,7 +20,9 @@ pub(crate) struct ListQuery {
 }
 
 fn decode(text: &str) -> String {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+    percent_decode_str(&text.replace('+', " "))
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
@@ -37,14 +39,20 @@ impl ListQuery {
             match name.as_str() {
                 // SDKs encode the pairs twice before they encode the parameter.
                 "metadata" => {
-                    parsed.metadata.extend(pairs(&value).map(|(k, v)| (decode(&k), decode(&v))));
+                    parsed
+                        .metadata
+                        .extend(pairs(&value).map(|(k, v)| (decode(&k), decode(&v))));
                 }
                 "state" => {
                     for state in value.split(',').filter(|s| !s.is_empty()) {
                         parsed.states.push(match state {
                             "running" => State::Running,
                             "paused" => State::Paused,
-                            _ => return Err(Refusal::bad_request(format!("state \"{state}\" is neither running nor paused"))),
+                            _ => {
+                                return Err(Refusal::bad_request(format!(
+                                    "state \"{state}\" is neither running nor paused"
+                                )));
+                            }
                         });
                     }
                 }
@@ -54,12 +62,20 @@ impl ListQuery {
                     parsed.ascending = match value.as_str() {
                         "asc" => true,
                         "desc" => false,
-                        _ => return Err(Refusal::bad_request(format!("order \"{value}\" is neither asc nor desc"))),
+                        _ => {
+                            return Err(Refusal::bad_request(format!(
+                                "order \"{value}\" is neither asc nor desc"
+                            )));
+                        }
                     };
                 }
                 "limit" => match value.parse() {
                     Ok(limit @ 1..=LIST_PAGE) => parsed.limit = Some(limit),
-                    _ => return Err(Refusal::bad_request(format!("limit \"{value}\" is not between 1 and {LIST_PAGE}"))),
+                    _ => {
+                        return Err(Refusal::bad_request(format!(
+                            "limit \"{value}\" is not between 1 and {LIST_PAGE}"
+                        )));
+                    }
                 },
                 "nextToken" if !value.is_empty() => parsed.next_token = Some(value),
                 _ => {}

@@ -113,12 +113,19 @@ impl Entry {
 
     /// Ends it and waits until it is gone.
     pub(crate) async fn kill(&self, reason: &str) {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_owned());
+        self.reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| reason.to_owned());
         self.runtime.kill().await;
     }
 
     fn end_reason(&self, observed: String) -> String {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(observed)
+        self.reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .unwrap_or(observed)
     }
 }
 
@@ -133,7 +140,13 @@ pub(crate) struct Sandboxes {
 
 impl Sandboxes {
     pub(crate) fn new(runtime: Arc<dyn Runtime>, store: Store, config: GatewayConfig) -> Self {
-        Self { runtime, config, live: RwLock::default(), ended: Mutex::default(), store }
+        Self {
+            runtime,
+            config,
+            live: RwLock::default(),
+            ended: Mutex::default(),
+            store,
+        }
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {
@@ -170,7 +183,11 @@ impl Sandboxes {
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(id)
+            .cloned()
     }
 
     /// As [`Self::get`], with a refusal that says what became of the sandbox.
@@ -185,7 +202,11 @@ impl Sandboxes {
     pub(crate) async fn end_reason(&self, id: &str) -> Option<String> {
         let remembered = {
             let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            ended.iter().rev().find(|(ended, _)| ended == id).map(|(_, reason)| reason.clone())
+            ended
+                .iter()
+                .rev()
+                .find(|(ended, _)| ended == id)
+                .map(|(_, reason)| reason.clone())
         };
         match remembered {
             Some(reason) => Some(reason),
@@ -195,12 +216,19 @@ impl Sandboxes {
 
     /// All live sandboxes in no order.
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
-        self.live.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     pub(crate) async fn shutdown(&self) {
         futures::stream::iter(self.all())
-            .for_each_concurrent(SHUTDOWN_PARALLEL, async |entry| entry.kill("with the server that held it").await)
+            .for_each_concurrent(SHUTDOWN_PARALLEL, async |entry| {
+                entry.kill("with the server that held it").await
+            })
             .await;
         for entry in self.all() {
             self.forget(&entry, "with the server that held it".into());
@@ -209,7 +237,12 @@ impl Sandboxes {
     }
 
     fn forget(&self, entry: &Entry, observed: String) {
-        let was_there = self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&entry.id).is_some();
+        let was_there = self
+            .live
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&entry.id)
+            .is_some();
         if !was_there {
             return;
         }

@@ -31,9 +31,21 @@ CREATE INDEX IF NOT EXISTS live ON sandboxes (server) WHERE ended_at IS NULL;
 ";
 
 enum Message {
-    Started { id: String, template: String, metadata: String, at: i64 },
-    Ended { id: String, reason: String, at: i64 },
-    EndReason { id: String, answer: oneshot::Sender<Option<String>> },
+    Started {
+        id: String,
+        template: String,
+        metadata: String,
+        at: i64,
+    },
+    Ended {
+        id: String,
+        reason: String,
+        at: i64,
+    },
+    EndReason {
+        id: String,
+        answer: oneshot::Sender<Option<String>>,
+    },
     Flush(oneshot::Sender<()>),
 }
 
@@ -44,11 +56,16 @@ pub(crate) struct Store(Sender<Message>);
 impl Store {
     pub(crate) fn open(home: &Path) -> Result<Self, StoreError> {
         let show = |p: &Path| p.display().to_string();
-        std::fs::create_dir_all(home).map_err(|source| StoreError::Folder { path: show(home), source })?;
+        std::fs::create_dir_all(home).map_err(|source| StoreError::Folder {
+            path: show(home),
+            source,
+        })?;
         let file = home.join("sandboxes.db");
         let server = server_name(std::process::id());
-        let connection =
-            prepare(&file, &server).map_err(|source| StoreError::Open { path: show(&file), source })?;
+        let connection = prepare(&file, &server).map_err(|source| StoreError::Open {
+            path: show(&file),
+            source,
+        })?;
         let (sender, receiver) = channel();
         std::thread::Builder::new()
             .name("registry".into())
@@ -58,14 +75,23 @@ impl Store {
     }
 
     pub(crate) fn started(&self, id: &str, template: &str, metadata: String, at: SystemTime) {
-        let message = Message::Started { id: id.into(), template: template.into(), metadata, at: unix(at) };
+        let message = Message::Started {
+            id: id.into(),
+            template: template.into(),
+            metadata,
+            at: unix(at),
+        };
         // The thread lives as long as a sender does.
         let _ = self.0.send(message);
     }
 
     pub(crate) fn ended(&self, id: &str, reason: &str) {
         let at = unix(SystemTime::now());
-        let _ = self.0.send(Message::Ended { id: id.into(), reason: reason.into(), at });
+        let _ = self.0.send(Message::Ended {
+            id: id.into(),
+            reason: reason.into(),
+            at,
+        });
     }
 
     /// Why a sandbox of an earlier server ended, if it is known.
@@ -133,7 +159,8 @@ fn serve(connection: &Connection, server: &str, messages: &Receiver<Message>) {
 }
 
 fn unix(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// A process id and when that process started: an id alone may be another process by now.
@@ -142,7 +169,10 @@ fn server_name(pid: u32) -> String {
 }
 
 fn is_alive(server: &str) -> bool {
-    server.split_once(':').and_then(|(pid, _)| pid.parse().ok()).is_some_and(|pid| server_name(pid) == server)
+    server
+        .split_once(':')
+        .and_then(|(pid, _)| pid.parse().ok())
+        .is_some_and(|pid| server_name(pid) == server)
 }
 
 /// Field 22 of `/proc/<pid>/stat` (proc_pid_stat(5)); the name before it may hold spaces and parentheses.
@@ -163,15 +193,22 @@ mod tests {
         store.started("iended", "base", "{}".into(), SystemTime::now());
         store.ended("iended", "its timeout was reached");
         store.flush().await;
-        assert_eq!(store.end_reason("iended").await.as_deref(), Some("its timeout was reached"));
+        assert_eq!(
+            store.end_reason("iended").await.as_deref(),
+            Some("its timeout was reached")
+        );
         assert_eq!(store.end_reason("ialive").await, None);
         assert_eq!(store.end_reason("iunknown").await, None);
 
         // The row of a server that is gone: no process 4194305 can exist (PID_MAX_LIMIT is 2^22).
         let raw = Connection::open(home.path().join("sandboxes.db")).unwrap();
-        raw.execute("UPDATE sandboxes SET server = '4194305:1' WHERE id = 'ialive'", []).unwrap();
+        raw.execute("UPDATE sandboxes SET server = '4194305:1' WHERE id = 'ialive'", [])
+            .unwrap();
         let next = Store::open(home.path()).unwrap();
-        assert_eq!(next.end_reason("ialive").await.as_deref(), Some("with the server that held it"));
+        assert_eq!(
+            next.end_reason("ialive").await.as_deref(),
+            Some("with the server that held it")
+        );
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// A step that failed, with its cause.
     pub fn failed(what: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Failed { what: what.into(), source: source.into() }
+        Self::Failed {
+            what: what.into(),
+            source: source.into(),
+        }
     }
 }

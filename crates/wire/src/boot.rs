@@ -58,9 +58,38 @@ pub struct BootReady {
     pub warnings: Vec<String>,
 }
 
+/// The version in the daemon's file, found by [`VERSION_MARK`]; `None` if it is not the daemon.
+#[must_use]
+pub fn daemon_version(file: &[u8]) -> Option<&str> {
+    // The mark alone may stand in the file too, where the daemon's own code names it.
+    memchr::memmem::find_iter(file, VERSION_MARK).find_map(|at| {
+        let rest = &file[at + VERSION_MARK.len()..];
+        let end = rest.iter().take(32).position(|b| *b == VERSION_END as u8)?;
+        std::str::from_utf8(&rest[..end])
+            .ok()
+            .filter(|v| v.starts_with(|c: char| c.is_ascii_digit()))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_the_version_in_a_file() {
+        assert_eq!(
+            daemon_version(b"\x7fELF sandhold-envd version=sandhold-envd version=1.2.3;\0"),
+            Some("1.2.3")
+        );
+        for bad in [
+            "",
+            "sandhold-envd version=",
+            "sandhold-envd version=1.2.3",
+            "sandhold-envd version=x;",
+        ] {
+            assert_eq!(daemon_version(bad.as_bytes()), None, "{bad}");
+        }
+    }
 
     #[test]
     fn a_boot_spec_survives_the_wire() {

@@ -330,7 +330,10 @@ mod tests {
 
     #[test]
     fn sends_nothing_that_was_not_said() {
-        let body = NewSandbox { template_id: "base".into(), ..NewSandbox::default() };
+        let body = NewSandbox {
+            template_id: "base".into(),
+            ..NewSandbox::default()
+        };
         assert_eq!(serde_json::to_string(&body).unwrap(), r#"{"templateID":"base"}"#);
     }
 }

@@ -106,6 +106,9 @@ mod tests {
         ] {
             assert_eq!(check(&s, path, op, user, token, exp, 5), Err(SignatureError::Invalid));
         }
-        assert_eq!(verify(None, "/a", Operation::Read, "", "t", None, 0), Err(SignatureError::Missing));
+        assert_eq!(
+            verify(None, "/a", Operation::Read, "", "t", None, 0),
+            Err(SignatureError::Missing)
+        );
     }
 }

@@ -1,0 +1,177 @@
+//! A runtime without sandboxes: each "daemon" is an axum service over pipes in this process.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use axum::{Json, Router, body::Body, extract::Request, http::StatusCode, routing::get};
+use futures::StreamExt;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use sandhold_gateway::{Gateway, GatewayConfig};
+use sandhold_runtime::{Isolation, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Stream, Usage};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    sync::watch,
+    task::AbortHandle,
+};
+
+pub(crate) struct FakeRuntime {
+    pub(crate) version: String,
+    pub(crate) killed: Arc<AtomicUsize>,
+}
+
+impl Default for FakeRuntime {
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            killed: Arc::default(),
+        }
+    }
+}
+
+pub(crate) fn gateway(runtime: FakeRuntime) -> (tempfile::TempDir, Gateway) {
+    let home = tempfile::tempdir().unwrap();
+    let config = GatewayConfig {
+        home: home.path().join("a/b"),
+        domain: None,
+        max_timeout_s: 3600,
+    };
+    (home, Gateway::new(Arc::new(runtime), config).unwrap())
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    fn info(&self) -> RuntimeInfo {
+        RuntimeInfo {
+            isolation: Isolation {
+                level: "fake".into(),
+                ..Isolation::default()
+            },
+            defaults: Resources {
+                cpus: Some(1.0),
+                memory_bytes: Some(1 << 30),
+                ..Resources::default()
+            },
+            templates: vec!["base".into()],
+            network: "none".into(),
+            can_freeze: true,
+            can_switch_user: true,
+        }
+    }
+
+    async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, RuntimeError> {
+        if spec.template != "base" {
+            return Err(RuntimeError::UnknownTemplate(spec.template));
+        }
+        Ok(Arc::new(FakeSandbox {
+            answer: serde_json::json!({"version": self.version}).to_string().into_bytes(),
+            ended: watch::Sender::new(false),
+            tasks: std::sync::Mutex::default(),
+            killed: self.killed.clone(),
+        }))
+    }
+}
+
+struct FakeSandbox {
+    answer: Vec<u8>,
+    ended: watch::Sender<bool>,
+    tasks: std::sync::Mutex<Vec<AbortHandle>>,
+    killed: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Sandbox for FakeSandbox {
+    fn boot_answer(&self) -> &[u8] {
+        &self.answer
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {
+        if *self.ended.borrow() {
+            return Err(RuntimeError::Ended("killed".into()));
+        }
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        self.tasks
+            .lock()
+            .unwrap()
+            .push(tokio::spawn(daemon(theirs)).abort_handle());
+        Ok(Box::new(ours))
+    }
+
+    async fn freeze(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn thaw(&self) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn usage(&self) -> Result<Usage, RuntimeError> {
+        Ok(Usage::default())
+    }
+
+    async fn kill(&self) {
+        if !self.ended.send_replace(true) {
+            self.killed.fetch_add(1, Ordering::SeqCst);
+        }
+        self.tasks.lock().unwrap().drain(..).for_each(|t| t.abort());
+    }
+
+    async fn ended(&self) -> String {
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+        "killed".into()
+    }
+}
+
+/// Serves one connection: `CONNECT` joins it with a port, of which 8080 alone is open, everything else is the daemon.
+async fn daemon(mut stream: DuplexStream) {
+    let mut start = [0; 8];
+    stream.read_exact(&mut start).await.unwrap();
+    if &start != b"CONNECT " {
+        return serve(stream, start, "daemon").await;
+    }
+    let mut head = start.to_vec();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    if String::from_utf8_lossy(&head).contains(":8080 ") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        stream.read_exact(&mut start).await.unwrap();
+        serve(stream, start, "8080").await;
+    } else {
+        stream
+            .write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+            .await
+            .unwrap();
+    }
+}
+
+/// Serves HTTP on a stream whose first bytes were read already.
+async fn serve(stream: DuplexStream, first: [u8; 8], port: &'static str) {
+    let app = Router::new()
+        .route("/health", get(|| async { StatusCode::NO_CONTENT }))
+        .route("/echo", get(move |r| echo(port, r)).post(move |r| echo(port, r)))
+        .route("/stream", get(stream_frames));
+    let (read, write) = tokio::io::split(stream);
+    let io = tokio::io::join(std::io::Cursor::new(first).chain(read), write);
+    let service = TowerToHyperService::new(app);
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(io), service)
+        .await;
+}
+
+async fn echo(port: &'static str, request: Request) -> Json<serde_json::Value> {
+    let path = request.uri().to_string();
+    let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+    Json(serde_json::json!({"port": port, "path": path, "body": String::from_utf8_lossy(&body)}))
+}
+
+/// One Connect frame, and then nothing until the connection is cut.
+async fn stream_frames() -> ([(&'static str, &'static str); 1], Body) {
+    let first = futures::stream::iter([Ok::<_, std::io::Error>(b"\0\0\0\0\x02{}".to_vec())]);
+    (
+        [("content-type", "application/connect+json")],
+        Body::from_stream(first.chain(futures::stream::pending())),
+    )
+}
