@@ -1,5 +1,7 @@
 //! The gateway against a runtime whose daemon is an axum service in this process.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod fake;
 
 use std::{collections::BTreeMap, time::Duration};
