@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use humantime::format_rfc3339_millis;
 use sandhold_wire::{
     limits, names,
@@ -21,6 +21,7 @@ use sandhold_wire::{
         ConnectSandbox, Isolation, Lifecycle, ListedSandbox, NewSandbox, Refresh, Sandbox, SandboxDetail, SetTimeout,
         State as SandboxState,
     },
+    signature::{Operation, SignatureError, same, sign},
 };
 use serde::de::DeserializeOwned;
 
@@ -28,13 +29,17 @@ use crate::{
     Gateway,
     create::{create, timeout},
     error::Refusal,
-    query::ListQuery,
+    forward::refuse,
+    keys::Keys,
+    query::{FileQuery, ListQuery},
+    route::{Route, route, text},
     sandboxes::{Entry, Sandboxes},
 };
 
 const MIB: u64 = 1 << 20;
 
-pub(crate) fn router(gateway: Gateway) -> Router {
+/// The service. `keys` are asked for in calls of the API; without them whoever reaches the service may call.
+pub(crate) fn router(gateway: Gateway, keys: Option<Arc<Keys>>) -> Router {
     Router::new()
         .route("/health", get(|| async { StatusCode::NO_CONTENT }))
         .route("/v2/sandboxes", post(create_v2).get(list))
@@ -51,16 +56,57 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::max(limits::REST_BODY))
         .with_state(gateway.sandboxes.clone())
+        .layer(middleware::from_fn_with_state(keys, ask_for_key))
         .layer(middleware::from_fn_with_state(gateway, to_sandbox))
 }
 
-/// Sends requests that name a sandbox there.
-async fn to_sandbox(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
-    if request.headers().contains_key(names::SANDBOX_ID_HEADER) {
-        gateway.forwarder.forward(request).await
-    } else {
-        next.run(request).await
+/// Asks calls of the API for a key, where keys are asked.
+async fn ask_for_key(State(keys): State<Option<Arc<Keys>>>, request: Request, next: Next) -> Response {
+    let Some(keys) = keys.filter(|_| request.uri().path() != "/health") else {
+        return next.run(request).await;
+    };
+    match text(request.headers(), names::API_KEY_HEADER) {
+        Some(key) if keys.works(key) => next.run(request).await,
+        Some(_) => Refusal::new(StatusCode::UNAUTHORIZED, "the API key is not one of this server's").into_response(),
+        None => Refusal::new(StatusCode::UNAUTHORIZED, "the X-API-Key header is missing").into_response(),
     }
+}
+
+/// Sends requests for a sandbox there.
+async fn to_sandbox(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    // Clients are told the domain with its port; a host name is compared without.
+    let domain = gateway.sandboxes.config.domain.as_deref().and_then(|d| d.split(':').next());
+    match route(request.uri(), request.headers(), domain) {
+        Route::Api => next.run(request).await,
+        Route::Sandbox { id, port } => gateway.forwarder.forward(&id, port, request).await,
+        Route::BadPort { id, port } => refuse(
+            StatusCode::BAD_REQUEST,
+            &id,
+            None,
+            &format!("port \"{port}\" is not between 1 and 65535"),
+        ),
+        Route::SignedFile => match signed_for(&gateway.sandboxes, &request) {
+            Some(entry) => gateway.forwarder.forward(&entry.id, names::ENVD_PORT, request).await,
+            None => Refusal::new(StatusCode::UNAUTHORIZED, SignatureError::Invalid.to_string()).into_response(),
+        },
+    }
+}
+
+/// The sandbox whose token a file URL was signed with. The daemon checks again, also whether the URL has expired.
+fn signed_for(sandboxes: &Sandboxes, request: &Request) -> Option<Arc<Entry>> {
+    let query = FileQuery::parse(request.uri().query().unwrap_or_default());
+    let operation = if matches!(*request.method(), Method::GET | Method::HEAD) {
+        Operation::Read
+    } else {
+        Operation::Write
+    };
+    let given = query.signature?;
+    sandboxes.all().into_iter().find(|entry| {
+        entry.token.as_deref().is_some_and(|token| {
+            let wanted = sign(&query.path, operation, &query.username, token, query.expires_at);
+            same(given.as_bytes(), wanted.as_bytes())
+        })
+    })
 }
 
 async fn unknown(request: Request) -> Refusal {

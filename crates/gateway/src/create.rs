@@ -198,13 +198,12 @@ fn new_id() -> Result<String, Refusal> {
 }
 
 /// `len` random letters, each equally likely.
-fn random_text<const N: usize>(len: usize, alphabet: &[u8; N]) -> Result<String, Refusal> {
+pub(crate) fn random_text<const N: usize>(len: usize, alphabet: &[u8; N]) -> Result<String, getrandom::Error> {
     let fair = 256 - 256 % N;
     let mut text = String::with_capacity(len);
     let mut bytes = [0u8; 64];
     while text.len() < len {
-        getrandom::fill(&mut bytes)
-            .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("no random bytes: {e}")))?;
+        getrandom::fill(&mut bytes)?;
         let letters = bytes
             .iter()
             .map(|b| usize::from(*b))

@@ -60,6 +60,12 @@ impl From<RuntimeError> for Refusal {
     }
 }
 
+impl From<getrandom::Error> for Refusal {
+    fn from(error: getrandom::Error) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("no random bytes: {error}"))
+    }
+}
+
 /// The message of an error and of its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -72,7 +78,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The registry could not be opened.
+/// The registry or the keys could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -86,7 +92,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// SQLite refused.
-    #[error("cannot open the registry {path}")]
+    #[error("cannot use the database {path}")]
     Open {
         /// The file.
         path: String,
@@ -97,4 +103,7 @@ pub enum StoreError {
     /// Its thread did not start.
     #[error("cannot start the registry's thread")]
     Thread(#[source] std::io::Error),
+    /// The system gives no random bytes.
+    #[error("no random bytes")]
+    Random(#[source] getrandom::Error),
 }

@@ -14,8 +14,8 @@ use axum::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderMap, HeaderName, Request, StatusCode, Uri, header};
-use hyper::rt::ReadBufCursor;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use hyper::{rt::ReadBufCursor, upgrade::OnUpgrade};
 use hyper_util::{
     client::legacy::{
         Client,
@@ -25,9 +25,7 @@ use hyper_util::{
 };
 use sandhold_runtime::Stream;
 use sandhold_wire::{
-    names::{
-        ENVD_PORT, PROXY_NOT_FOUND, PROXY_PORT_CLOSED, SANDBOX_ID_HEADER, SANDBOX_PORT_HEADER, TRAFFIC_TOKEN_HEADER,
-    },
+    names::{ENVD_PORT, PROXY_NOT_FOUND, PROXY_PORT_CLOSED, TRAFFIC_TOKEN_HEADER},
     rest::{ProxyError, State},
     signature::same,
 };
@@ -35,6 +33,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     limits::{POOL_IDLE, POOL_PER_PORT, TUNNEL_HEAD},
+    route::text,
     sandboxes::{Entry, Sandboxes},
 };
 
@@ -66,43 +65,27 @@ impl Forwarder {
         Self { sandboxes, client }
     }
 
-    /// Forwards a request that names its sandbox in the headers.
-    pub(crate) async fn forward(&self, request: Request<Body>) -> Response {
-        let id = text(request.headers(), SANDBOX_ID_HEADER)
-            .unwrap_or_default()
-            .to_owned();
-        let port = match text(request.headers(), SANDBOX_PORT_HEADER) {
-            None => ENVD_PORT,
-            Some(port) => match port.parse::<u16>() {
-                Ok(port) if port > 0 => port,
-                _ => {
-                    return refuse(
-                        StatusCode::BAD_REQUEST,
-                        &id,
-                        None,
-                        &format!("port \"{port}\" is not between 1 and 65535"),
-                    );
-                }
-            },
+    /// Forwards a request to a port of a sandbox.
+    pub(crate) async fn forward(&self, id: &str, port: u16, request: Request<Body>) -> Response {
+        let Some(entry) = self.sandboxes.get(id) else {
+            return refuse(StatusCode::BAD_GATEWAY, id, None, PROXY_NOT_FOUND);
         };
-        let Some(entry) = self.sandboxes.get(&id) else {
-            return refuse(StatusCode::BAD_GATEWAY, &id, None, PROXY_NOT_FOUND);
-        };
+        if let Some(refusal) = refuse_traffic(&entry, port, request.headers()) {
+            return refusal;
+        }
         if entry.state() == State::Paused {
             return refuse(
                 StatusCode::BAD_GATEWAY,
-                &id,
+                id,
                 None,
                 &format!("{PROXY_NOT_FOUND}: it is paused, connect to it first"),
             );
         }
-        if let Some(refusal) = refuse_traffic(&entry, port, request.headers()) {
-            return refusal;
-        }
-        self.send(&id, port, request).await
+        let switch = is_upgrade(request.headers()).then(|| request.headers()[header::UPGRADE].clone());
+        self.send(id, port, request, switch).await
     }
 
-    async fn send(&self, id: &str, port: u16, mut request: Request<Body>) -> Response {
+    async fn send(&self, id: &str, port: u16, mut request: Request<Body>, switch: Option<HeaderValue>) -> Response {
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
         let Ok(uri) = Uri::try_from(format!("http://{port}-{id}{path}")) else {
             return refuse(StatusCode::BAD_REQUEST, id, None, "the path cannot be forwarded");
@@ -115,8 +98,15 @@ impl Forwarder {
                 .headers_mut()
                 .insert(header::HOST, http::HeaderValue::from_static("localhost"));
         }
+        let client_side = switch.as_ref().map(|_| hyper::upgrade::on(&mut request));
+        put_upgrade(request.headers_mut(), switch.as_ref());
         match self.client.request(request).await {
-            Ok(response) => {
+            Ok(mut response) => {
+                let switched = client_side.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+                if let Some(client_side) = switched {
+                    tokio::spawn(join(client_side, hyper::upgrade::on(&mut response)));
+                    return Response::from_parts(response.into_parts().0, Body::empty());
+                }
                 let (mut parts, body) = response.into_parts();
                 strip(&mut parts.headers);
                 let rpc_stream = text(&parts.headers, header::CONTENT_TYPE.as_str())
@@ -177,8 +167,29 @@ fn told_if_cut(body: Body, id: String) -> Body {
     Body::from_stream(frames)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|v| v.to_str().ok())
+/// Whether a request asks to change the protocol of its connection, as WebSockets do.
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    let listed = text(headers, header::CONNECTION.as_str()).unwrap_or_default();
+    headers.contains_key(header::UPGRADE) && listed.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+fn put_upgrade(headers: &mut HeaderMap, switch: Option<&HeaderValue>) {
+    if let Some(protocol) = switch {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    }
+}
+
+/// Joins both sides of a connection whose protocol was changed.
+async fn join(client: OnUpgrade, sandbox: OnUpgrade) {
+    match tokio::try_join!(client, sandbox) {
+        Ok((client, sandbox)) => {
+            let (mut client, mut sandbox) = (TokioIo::new(client), TokioIo::new(sandbox));
+            // Either side may cut it; there is nobody to tell.
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut sandbox).await;
+        }
+        Err(error) => tracing::debug!(%error, "a connection did not change its protocol"),
+    }
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -187,7 +198,7 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-fn refuse(status: StatusCode, id: &str, port: Option<u16>, message: &str) -> Response {
+pub(crate) fn refuse(status: StatusCode, id: &str, port: Option<u16>, message: &str) -> Response {
     let body = ProxyError {
         sandbox_id: id.into(),
         message: message.into(),

@@ -16,8 +16,10 @@ mod api;
 mod create;
 mod error;
 mod forward;
+mod keys;
 pub mod limits;
 mod query;
+mod route;
 mod sandboxes;
 mod store;
 
@@ -27,6 +29,7 @@ use axum::Router;
 use sandhold_runtime::Runtime;
 
 pub use error::StoreError;
+pub use keys::{KeyInfo, Keys};
 use sandboxes::Sandboxes;
 pub use sandhold_wire::boot::daemon_version;
 
@@ -60,9 +63,15 @@ impl Gateway {
         Ok(Self { sandboxes, forwarder })
     }
 
-    /// The service: REST API and forwarding.
+    /// The service for callers in this process: REST API and forwarding, no key is asked.
     pub fn router(&self) -> Router {
-        api::router(self.clone())
+        api::router(self.clone(), None)
+    }
+
+    /// The service for a network: calls of the REST API need one of `keys`. Forwarded requests are checked by the
+    /// sandbox's daemon, as on E2B.
+    pub fn router_with_keys(&self, keys: Arc<Keys>) -> Router {
+        api::router(self.clone(), Some(keys))
     }
 
     /// Ends every sandbox and waits until all are gone.

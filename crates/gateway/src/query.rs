@@ -32,6 +32,32 @@ fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     })
 }
 
+/// The parameters of a file URL that its signature covers.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct FileQuery {
+    pub(crate) path: String,
+    pub(crate) username: String,
+    pub(crate) signature: Option<String>,
+    pub(crate) expires_at: Option<i64>,
+}
+
+impl FileQuery {
+    pub(crate) fn parse(query: &str) -> Self {
+        let mut parsed = Self::default();
+        for (name, value) in pairs(query) {
+            match name.as_str() {
+                "path" => parsed.path = value,
+                "username" => parsed.username = value,
+                // A `+` of the base64 may come unencoded.
+                "signature" => parsed.signature = Some(value.replace(' ', "+")),
+                "signature_expiration" => parsed.expires_at = value.parse().ok(),
+                _ => {}
+            }
+        }
+        parsed
+    }
+}
+
 impl ListQuery {
     pub(crate) fn parse(query: &str) -> Result<Self, Refusal> {
         let mut parsed = Self::default();
@@ -95,6 +121,13 @@ mod tests {
         assert_eq!(query.metadata, [("k 1".to_owned(), "v&2".to_owned())].into());
         assert_eq!(query.states, [State::Running, State::Paused]);
         assert_eq!(query.limit, Some(2));
+    }
+
+    #[test]
+    fn a_signed_url() {
+        let query = FileQuery::parse("path=%2Fa%20b+c&signature=v1_a+b%2Fc%2B&signature_expiration=17");
+        assert_eq!((query.path.as_str(), query.expires_at), ("/a b c", Some(17)));
+        assert_eq!(query.signature.as_deref(), Some("v1_a+b/c+"));
     }
 
     #[test]

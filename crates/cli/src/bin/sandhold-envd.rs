@@ -1,4 +1,5 @@
-//! The daemon inside every sandbox, see the `sandhold-envd` library.
+//! The program `sandhold-envd`: the daemon inside every sandbox.
+#![forbid(unsafe_code)]
 
 fn main() -> std::process::ExitCode {
     sandhold_envd::main()

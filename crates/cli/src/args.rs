@@ -1,0 +1,155 @@
+//! The command line.
+
+use std::{ffi::OsString, net::SocketAddr};
+
+use clap::{Parser, Subcommand};
+
+/// Gives an agent a computer: an MCP server whose tools write files and run commands in isolated sandboxes, on this
+/// machine or on E2B.
+#[derive(Debug, Parser)]
+#[command(name = "sandhold", version, propagate_version = true, max_term_width = 100, after_help = AFTER)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Where the registry is kept [default: $SANDHOLD_HOME, else the XDG state folder]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub(crate) home: Option<OsString>,
+    /// Where sandboxes run: local or e2b [default: e2b if E2B_API_KEY is set, else local]
+    #[arg(long, global = true, value_name = "PROVIDER")]
+    pub(crate) provider: Option<String>,
+    /// How local sandboxes are isolated: auto or namespaces. A level that cannot be had is an error
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) isolation: Option<String>,
+}
+
+const AFTER: &str = "\
+Add it to an MCP client:
+  {\"mcpServers\": {\"sandhold\": {\"command\": \"sandhold\", \"args\": [\"mcp\"]}}}
+
+Environment:
+  SANDHOLD_HOME        where the registry is kept
+  SANDHOLD_PROVIDER    local or e2b
+  SANDHOLD_ISOLATION   as --isolation
+  SANDHOLD_TOKEN       the token of `mcp --http`
+  SANDHOLD_LOG         what is logged to stderr: error, warn (default), info, debug, trace, or a filter
+  E2B_API_KEY          use E2B; with E2B_DOMAIN, E2B_API_URL, E2B_SANDBOX_URL as in E2B's own SDKs";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the tools to an MCP client, over stdin and stdout or over HTTP
+    Mcp(McpArgs),
+    /// Run one command in a new sandbox; its output, input and exit code are yours
+    Run(RunArgs),
+    /// Say what this machine can do, what is missing and what mends it
+    Doctor(DoctorArgs),
+    /// Show an agent's calls and their answers: a real MCP session with a real sandbox
+    Demo,
+    /// Offer this machine's sandboxes to E2B's SDKs: E2B's API over HTTP
+    Serve(ServeArgs),
+    /// Make, list and revoke the API keys of `serve`
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// The engine's helper process
+    #[command(name = "__launcher", hide = true)]
+    Launcher,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct McpArgs {
+    /// Serve HTTP at this address instead of stdin and stdout, path /mcp; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+    /// The bearer token HTTP clients must send [default: $SANDHOLD_TOKEN, else a new one, printed at the start]
+    #[arg(long, requires = "http", value_name = "TOKEN", conflicts_with = "no_token")]
+    pub(crate) token: Option<String>,
+    /// Ask HTTP clients for no token. Anyone who reaches the address can then run commands
+    #[arg(long, requires = "http")]
+    pub(crate) no_token: bool,
+    /// Further host names under which HTTP clients may call, beside the loopback ones
+    #[arg(long, requires = "http", value_name = "HOST", value_delimiter = ',')]
+    pub(crate) allow_host: Vec<String>,
+    /// Further origins from which browsers may call, beside the loopback ones
+    #[arg(long, requires = "http", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origin: Vec<String>,
+    /// Toolsets to offer: sandbox, files, commands, or all [default: all that are on by default]
+    #[arg(long, value_name = "TOOLSET", value_delimiter = ',')]
+    pub(crate) toolsets: Vec<String>,
+    /// Single tools to offer beside the toolsets; without --toolsets only these
+    #[arg(long, value_name = "TOOL", value_delimiter = ',')]
+    pub(crate) tools: Vec<String>,
+    /// Single tools to leave out
+    #[arg(long, value_name = "TOOL", value_delimiter = ',')]
+    pub(crate) exclude_tools: Vec<String>,
+    /// Offer only tools that change nothing
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Run as root of the sandbox instead of as `user`
+    #[arg(long)]
+    pub(crate) root: bool,
+    /// Set an environment variable
+    #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
+    pub(crate) envs: Vec<String>,
+    /// The folder to run in [default: the user's home]
+    #[arg(long, short = 'w', value_name = "FOLDER")]
+    pub(crate) cwd: Option<String>,
+    /// Kill it after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Give it a terminal [default: if stdin and stdout are terminals]
+    #[arg(long, short = 't', conflicts_with = "no_tty")]
+    pub(crate) tty: bool,
+    /// Give it no terminal
+    #[arg(long)]
+    pub(crate) no_tty: bool,
+    /// The program and its arguments, looked up in the sandbox's PATH
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub(crate) cmd: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// The address to listen at; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// The domain of the sandboxes' host names `<port>-<id>.<domain>`; browsers and curl resolve names under localhost
+    /// to this machine by themselves
+    #[arg(long, default_value = "sandhold.localhost", value_name = "DOMAIN")]
+    pub(crate) domain: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key and print it, this once
+    Create {
+        /// What to call it
+        name: String,
+    },
+    /// List the keys
+    List,
+    /// Make a key useless
+    Revoke {
+        /// Its number, as the list shows it
+        id: i64,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,79 @@
+//! `sandhold mcp`
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use sandhold_mcp::{HttpOptions, Selection, Server, ServerConfig};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::signals::Signals;
+use crate::{args::McpArgs, provider::Connected, settings::Settings};
+
+const TOKEN_BYTES: usize = 24;
+
+pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
+    let connected = Connected::new(&settings)?;
+    let selection = Selection {
+        toolsets: args.toolsets.clone(),
+        tools: args.tools.clone(),
+        exclude_tools: args.exclude_tools.clone(),
+        read_only: args.read_only,
+    };
+    let server = Server::new(ServerConfig::new(connected.client.clone()).with_selection(selection))?;
+    let stop = CancellationToken::new();
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let on_signal = stop.clone();
+    let watcher = tokio::spawn(async move {
+        signals.next().await;
+        on_signal.cancel();
+    });
+    // The first sandbox should not wait for the engine's start; what fails here is told again by the first call.
+    if let Some(local) = connected.local.clone() {
+        tokio::spawn(async move {
+            if let Err(error) = local.start().await {
+                tracing::warn!("{error:#}");
+            }
+        });
+    }
+    let served = match args.http {
+        None => sandhold_mcp::serve_stdio(server, stop).await.context("the MCP session over stdin and stdout failed"),
+        Some(address) => http(server, address, args, settings.token, stop).await,
+    };
+    watcher.abort();
+    connected.shutdown().await;
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn http(
+    server: Server,
+    address: std::net::SocketAddr,
+    args: McpArgs,
+    env_token: Option<String>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let token = match (args.no_token, args.token.or(env_token)) {
+        (true, _) => None,
+        (false, Some(token)) => Some(token),
+        (false, None) => Some(new_token()?),
+    };
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    announce(listener.local_addr()?, token.as_deref());
+    let options = HttpOptions { token, allowed_hosts: args.allow_host, allowed_origins: args.allow_origin };
+    sandhold_mcp::serve_http(server, listener, options, stop).await.context("the MCP server over HTTP failed")
+}
+
+#[expect(clippy::print_stderr, reason = "for the person who started it")]
+fn announce(address: std::net::SocketAddr, token: Option<&str>) {
+    eprintln!("listening on http://{address}/mcp");
+    match token {
+        Some(token) => eprintln!("token: {token}"),
+        None => eprintln!("no token is asked: anyone who reaches this address can run commands"),
+    }
+}
+
+fn new_token() -> Result<String> {
+    let mut bytes = [0u8; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
+    Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
+}

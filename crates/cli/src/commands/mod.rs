@@ -1,0 +1,28 @@
+//! One function per command.
+
+mod demo;
+mod doctor;
+mod keys;
+mod mcp;
+mod run;
+mod serve;
+mod signals;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::{args::Command, settings::Settings};
+
+pub(crate) async fn dispatch(command: Command, settings: Settings) -> Result<ExitCode> {
+    match command {
+        Command::Mcp(args) => mcp::run(args, settings).await,
+        Command::Run(args) => run::run(args, settings).await,
+        Command::Doctor(args) => doctor::run(&args, &settings).await,
+        Command::Serve(args) => serve::run(args, settings).await,
+        Command::Keys(command) => keys::run(command, &settings),
+        Command::Demo => demo::run().await,
+        // Taken care of before threads were started.
+        Command::Launcher => Ok(ExitCode::FAILURE),
+    }
+}
