@@ -75,7 +75,12 @@ async fn ask_for_key(State(keys): State<Option<Arc<Keys>>>, request: Request, ne
 /// Sends requests for a sandbox there.
 async fn to_sandbox(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     // Clients are told the domain with its port; a host name is compared without.
-    let domain = gateway.sandboxes.config.domain.as_deref().and_then(|d| d.split(':').next());
+    let domain = gateway
+        .sandboxes
+        .config
+        .domain
+        .as_deref()
+        .and_then(|d| d.split(':').next());
     match route(request.uri(), request.headers(), domain) {
         Route::Api => next.run(request).await,
         Route::Sandbox { id, port } => gateway.forwarder.forward(&id, port, request).await,
@@ -109,7 +114,58 @@ fn signed_for(sandboxes: &Sandboxes, request: &Request) -> Option<Arc<Entry>> {
     })
 }
 
+/// Parts of E2B's API that this server does not have, by the path's first word, and what to do instead.
+const NOT_BUILT: [(&str, &str); 5] = [
+    (
+        "templates",
+        "templates cannot be built or listed here yet; create sandboxes from \"base\"",
+    ),
+    (
+        "snapshots",
+        "snapshots are not built yet; keep what you need by downloading it",
+    ),
+    (
+        "volumes",
+        "volumes are not built yet; upload files into the sandbox instead",
+    ),
+    (
+        "volumecontent",
+        "volumes are not built yet; upload files into the sandbox instead",
+    ),
+    (
+        "secrets",
+        "secrets are not built yet; pass envVars to the sandbox instead",
+    ),
+];
+/// The same for what follows `/sandboxes/{id}/`.
+const NOT_BUILT_OF_SANDBOX: [(&str, &str); 4] = [
+    ("snapshots", NOT_BUILT[1].1),
+    (
+        "fork",
+        "forks are not built yet; create another sandbox and write the files again",
+    ),
+    (
+        "network",
+        "this engine gives a sandbox no network but its own loopback, there is nothing to change",
+    ),
+    (
+        "logs",
+        "this server keeps no logs of a sandbox; read the output of its processes",
+    ),
+];
+
 async fn unknown(request: Request) -> Refusal {
+    let path = request.uri().path();
+    let mut words = path.split('/').skip(1).skip_while(|w| matches!(*w, "v2" | "v3"));
+    let (first, third) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
+    let missing = if first == "sandboxes" {
+        NOT_BUILT_OF_SANDBOX.iter().find(|(word, _)| *word == third)
+    } else {
+        NOT_BUILT.iter().find(|(word, _)| *word == first)
+    };
+    if let Some((_, what)) = missing {
+        return Refusal::new(StatusCode::NOT_IMPLEMENTED, *what);
+    }
     Refusal::new(
         StatusCode::NOT_FOUND,
         format!(

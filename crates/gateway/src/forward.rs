@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -25,7 +26,8 @@ use hyper_util::{
 };
 use sandhold_runtime::Stream;
 use sandhold_wire::{
-    names::{ENVD_PORT, PROXY_NOT_FOUND, PROXY_PORT_CLOSED, TRAFFIC_TOKEN_HEADER},
+    limits::DEFAULT_TIMEOUT_S,
+    names::{ACCESS_TOKEN_HEADER, ENVD_PORT, PROXY_NOT_FOUND, PROXY_PORT_CLOSED, TRAFFIC_TOKEN_HEADER},
     rest::{ProxyError, State},
     signature::same,
 };
@@ -66,7 +68,7 @@ impl Forwarder {
     }
 
     /// Forwards a request to a port of a sandbox.
-    pub(crate) async fn forward(&self, id: &str, port: u16, request: Request<Body>) -> Response {
+    pub(crate) async fn forward(&self, id: &str, port: u16, mut request: Request<Body>) -> Response {
         let Some(entry) = self.sandboxes.get(id) else {
             return refuse(StatusCode::BAD_GATEWAY, id, None, PROXY_NOT_FOUND);
         };
@@ -74,12 +76,21 @@ impl Forwarder {
             return refusal;
         }
         if entry.state() == State::Paused {
-            return refuse(
-                StatusCode::BAD_GATEWAY,
-                id,
-                None,
-                &format!("{PROXY_NOT_FOUND}: it is paused, connect to it first"),
-            );
+            // A caller who cannot get in does not wake it: envd would refuse it too.
+            let may_wake = entry.auto_resume && (port != ENVD_PORT || has_access(&entry, request.headers()));
+            if !may_wake || entry.resume(Duration::from_secs(DEFAULT_TIMEOUT_S)).await.is_err() {
+                let message = format!("{PROXY_NOT_FOUND}: it is paused, connect to it first");
+                return refuse(StatusCode::BAD_GATEWAY, id, None, &message);
+            }
+        }
+        if let Some(mask) = entry
+            .network
+            .as_ref()
+            .and_then(|n| n.mask_request_host.as_deref())
+            .filter(|_| port != ENVD_PORT)
+            && let Ok(host) = HeaderValue::from_str(&mask.replace("${PORT}", &port.to_string()))
+        {
+            request.headers_mut().insert(header::HOST, host);
         }
         let switch = is_upgrade(request.headers()).then(|| request.headers()[header::UPGRADE].clone());
         self.send(id, port, request, switch).await
@@ -132,6 +143,12 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// Whether a request carries the token of the sandbox's daemon.
+fn has_access(entry: &Entry, headers: &HeaderMap) -> bool {
+    let token = entry.token.as_deref();
+    token.is_none_or(|t| text(headers, ACCESS_TOKEN_HEADER).is_some_and(|given| same(given.as_bytes(), t.as_bytes())))
 }
 
 /// Ports other than envd's ask for a token where the sandbox was made so.

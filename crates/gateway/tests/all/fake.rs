@@ -35,7 +35,7 @@ pub(crate) fn gateway(runtime: FakeRuntime) -> (tempfile::TempDir, Gateway) {
     let home = tempfile::tempdir().unwrap();
     let config = GatewayConfig {
         home: home.path().join("a/b"),
-        domain: None,
+        domain: Some("sandhold.localhost:3000".into()),
         max_timeout_s: 3600,
     };
     (home, Gateway::new(Arc::new(runtime), config).unwrap())

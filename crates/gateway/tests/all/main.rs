@@ -115,6 +115,23 @@ async fn bad_requests_say_what_is_wrong() {
         // serde names a field of the wrong type by its position; what matters is that it is refused with a text.
         assert!(message.contains(text) || text == "cpuCount", "{body}: {message}");
     }
+    for (method, path) in [
+        (Method::POST, "/v3/templates"),
+        (Method::GET, "/templates/aliases/x"),
+        (Method::POST, "/sandboxes/i1/snapshots"),
+        (Method::POST, "/sandboxes/i1/fork"),
+        (Method::PUT, "/sandboxes/i1/network"),
+        (Method::GET, "/v2/sandboxes/i1/logs"),
+        (Method::GET, "/volumes"),
+    ] {
+        let answer = call(&router, method, path, &[], None).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["code"]),
+            (501, &json!(501)),
+            "{path}"
+        );
+        assert!(answer.body["message"].as_str().unwrap().len() > 20, "{path}");
+    }
     let unknown = call(&router, Method::GET, "/v9/nothing", &[], None).await;
     assert_eq!((unknown.status.as_u16(), &unknown.body["code"]), (404, &json!(404)));
     let method = call(&router, Method::PATCH, "/sandboxes", &[], None).await;
@@ -282,6 +299,98 @@ async fn requests_reach_the_daemon_and_the_ports_behind_it() {
     let nobody = call(&router, Method::GET, "/health", &[("e2b-sandbox-id", "inobody")], None).await;
     assert_eq!(nobody.status, StatusCode::BAD_GATEWAY);
     assert_eq!(nobody.body["message"], "The sandbox was not found");
+}
+
+#[tokio::test]
+async fn traffic_wakes_a_paused_sandbox_that_wants_it() {
+    let (_home, gateway) = gateway(FakeRuntime::default());
+    let router = gateway.router();
+    let body = json!({"templateID": "base", "autoPause": true, "autoResume": {"enabled": true}, "timeout": 1});
+    let made = call(&router, Method::POST, "/v2/sandboxes", &[], Some(body)).await.body;
+    let (id, token) = (
+        made["sandboxID"].as_str().unwrap(),
+        made["envdAccessToken"].as_str().unwrap(),
+    );
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    let state = async || {
+        call(&router, Method::GET, &format!("/sandboxes/{id}"), &[], None)
+            .await
+            .body["state"]
+            .clone()
+    };
+    assert_eq!(state().await, "paused", "its timeout pauses it");
+    let stranger = call(&router, Method::GET, "/health", &[("e2b-sandbox-id", id)], None).await;
+    assert_eq!(
+        (stranger.status, state().await),
+        (StatusCode::BAD_GATEWAY, json!("paused"))
+    );
+    let owner = call(
+        &router,
+        Method::GET,
+        "/health",
+        &[("e2b-sandbox-id", id), ("x-access-token", token)],
+        None,
+    )
+    .await;
+    assert_eq!(
+        (owner.status, state().await),
+        (StatusCode::NO_CONTENT, json!("running"))
+    );
+}
+
+#[tokio::test]
+async fn the_network_side_asks_for_a_key_and_knows_host_names() {
+    let (home, gateway) = gateway(FakeRuntime::default());
+    let keys = std::sync::Arc::new(sandhold_gateway::Keys::open(home.path()).unwrap());
+    let key = keys.create("test").unwrap();
+    let router = gateway.router_with_keys(keys);
+    let with = |key: &'static str| async move { call(&gateway.router(), Method::GET, key, &[], None).await.status };
+    assert_eq!(
+        with("/v2/sandboxes").await,
+        StatusCode::OK,
+        "in process no key is asked"
+    );
+    assert_eq!(
+        call(&router, Method::GET, "/health", &[], None).await.status,
+        StatusCode::NO_CONTENT
+    );
+    for headers in [&[][..], &[("x-api-key", "e2b_00")]] {
+        let refused = call(&router, Method::GET, "/v2/sandboxes", headers, None).await;
+        assert_eq!((refused.status.as_u16(), &refused.body["code"]), (401, &json!(401)));
+    }
+    let body = Some(json!({"templateID": "base"}));
+    let made = call(&router, Method::POST, "/v2/sandboxes", &[("x-api-key", &key)], body)
+        .await
+        .body;
+    assert_eq!(made["domain"], "sandhold.localhost:3000", "{made}");
+    let host = format!("8080-{}.sandhold.localhost:3000", made["sandboxID"].as_str().unwrap());
+    let echo = call(&router, Method::GET, "/echo?x=1", &[("host", &host)], None).await;
+    assert_eq!(
+        (&echo.body["port"], &echo.body["path"]),
+        (&json!("8080"), &json!("/echo?x=1"))
+    );
+
+    let token = made["envdAccessToken"].as_str().unwrap();
+    let signature = sandhold_wire::signature::sign("/a b", sandhold_wire::signature::Operation::Read, "", token, None);
+    let encoded = signature.replace('+', "%2B").replace('/', "%2F");
+    let found = call(
+        &router,
+        Method::GET,
+        &format!("/files?path=/a%20b&signature={encoded}"),
+        &[],
+        None,
+    )
+    .await;
+    assert_eq!(
+        found.status,
+        StatusCode::NOT_FOUND,
+        "it reached the daemon, which has no files here"
+    );
+    let stranger = call(&router, Method::GET, "/files?path=/a&signature=v1_x", &[], None).await;
+    assert_eq!(
+        (stranger.status, &stranger.body["message"]),
+        (StatusCode::UNAUTHORIZED, &json!("invalid signature"))
+    );
 }
 
 #[tokio::test]
