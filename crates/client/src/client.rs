@@ -1,123 +1,259 @@
-//! The control plane.
-#![allow(unused_variables)]
+//! The control plane: sandboxes as a whole.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod call;
+mod options;
+mod query;
+mod retry;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use sandhold_wire::rest::{ListedSandbox, Network, SandboxDetail, State};
+use http::{HeaderValue, Method, Request, Response};
+use percent_encoding::utf8_percent_encode;
+use sandhold_wire::{
+    limits::DEFAULT_TIMEOUT_S,
+    names,
+    rest::{self, ConnectSandbox, ListedSandbox, NewSandbox, SandboxDetail, SetTimeout},
+};
 use tower::Service;
 
+use self::call::Call;
 use crate::{
     Error, HttpConfig, Sandbox,
-    transport::{Body, BoxError, HttpTransport, InProcess, SharedTransport},
+    files::QUERY,
+    transport::{Body, BoxError, Codec, HttpTransport, InProcess, SharedTransport},
 };
+
+pub use options::{CreateOptions, ListPage, ListQuery};
 
 /// A client of one control plane. Cloning is cheap and shares connections.
 #[derive(Clone)]
 pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     transport: SharedTransport,
-    provider: &'static str,
-}
-
-/// What a new sandbox should be. `Default` is the template `base` for 300 seconds.
-#[derive(Debug, Clone, Default)]
-pub struct CreateOptions {
-    /// Template name; `None` is `base`.
-    pub template: Option<String>,
-    /// How long it lives; `None` is the server's default.
-    pub timeout: Option<Duration>,
-    /// Pairs to find it by.
-    pub metadata: BTreeMap<String, String>,
-    /// Environment of every process.
-    pub envs: BTreeMap<String, String>,
-    /// Whether it may reach the internet; `None` is the server's default.
-    pub allow_internet_access: Option<bool>,
-    /// Network rules.
-    pub network: Option<Network>,
-    /// Virtual processors (an addition of Sandhold, refused by E2B).
-    pub cpus: Option<f64>,
-    /// Memory in MiB (an addition of Sandhold, refused by E2B).
-    pub memory_mb: Option<u64>,
-    /// Disk in MiB (an addition of Sandhold, refused by E2B).
-    pub disk_mb: Option<u64>,
-}
-
-/// Which sandboxes to list.
-#[derive(Debug, Clone, Default)]
-pub struct ListQuery {
-    /// Only these states; empty means all.
-    pub states: Vec<State>,
-    /// Only those with all of these pairs.
-    pub metadata: BTreeMap<String, String>,
-    /// At most this many; `None` is the server's page size.
-    pub limit: Option<u32>,
-    /// Where the page before ended.
-    pub cursor: Option<String>,
-}
-
-/// One page of sandboxes.
-#[derive(Debug, Clone)]
-pub struct ListPage {
-    /// The page's sandboxes, newest first.
-    pub sandboxes: Vec<ListedSandbox>,
-    /// Where the next page starts; `None` at the end.
-    pub next_cursor: Option<String>,
+    /// `None` in process.
+    http: Option<HttpConfig>,
+    /// Base of the control plane's URLs, empty in process.
+    base: String,
+    api_key: Option<HeaderValue>,
+    /// The server answered that it has no `/v2/sandboxes` to create or connect with.
+    v1: AtomicBool,
 }
 
 impl Client {
-    /// A client of a control plane over HTTP.
-    pub fn http(_config: HttpConfig) -> Result<Self, Error> {
+    /// A client of a control plane over HTTP. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a key or a proxy that cannot be used, [`Error::Transport`] when TLS cannot be set up.
+    pub fn http(config: HttpConfig) -> Result<Self, Error> {
+        let api_key = config.api_key.as_deref().filter(|key| !key.is_empty()).map(|key| {
+            let mut value = HeaderValue::from_str(key.trim())
+                .map_err(|_| Error::InvalidArgument("the API key cannot stand in a header".into()))?;
+            value.set_sensitive(true);
+            Ok::<_, Error>(value)
+        });
         Ok(Self {
-            transport: Arc::new(HttpTransport::new()?),
-            provider: "e2b",
+            inner: Arc::new(Inner {
+                transport: Arc::new(HttpTransport::new(&config)?),
+                base: config.api_base(),
+                api_key: api_key.transpose()?,
+                http: Some(config),
+                v1: AtomicBool::new(false),
+            }),
         })
     }
+
     /// A client of a service in this process, in place of a socket. Requests for a sandbox carry the `E2b-Sandbox-Id` and
     /// `E2b-Sandbox-Port` headers, all others are control-plane requests.
     pub fn in_process<S, B>(service: S) -> Self
     where
-        S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         Self {
-            transport: Arc::new(InProcess(service)),
-            provider: "local",
+            inner: Arc::new(Inner {
+                transport: Arc::new(InProcess(service)),
+                http: None,
+                base: String::new(),
+                api_key: None,
+                v1: AtomicBool::new(false),
+            }),
         }
     }
+
     /// `local` or `e2b`, for messages.
+    #[must_use]
     pub fn provider(&self) -> &'static str {
-        let _ = &self.transport;
-        self.provider
+        if self.inner.http.is_some() { "e2b" } else { "local" }
     }
-    /// Draft.
+
+    /// Creates a sandbox.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such template, [`Error::InvalidArgument`] for options that are refused,
+    /// [`Error::RateLimited`] when there is no room for more.
     pub async fn create(&self, options: CreateOptions) -> Result<Sandbox, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let mut body = NewSandbox {
+            template_id: options.template.unwrap_or_else(|| names::DEFAULT_TEMPLATE.into()),
+            timeout: options.timeout.map(seconds),
+            allow_internet_access: options.allow_internet_access,
+            network: options.network,
+            metadata: Some(options.metadata).filter(|pairs| !pairs.is_empty()),
+            env_vars: Some(options.envs).filter(|pairs| !pairs.is_empty()),
+            cpu_count: options.cpus,
+            memory_mb: options.memory_mb,
+            disk_size_mb: options.disk_mb,
+            ..NewSandbox::default()
+        };
+        // A try that was answered with an error may have made the sandbox; with the same key it is found, not made twice.
+        let key = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let key = HeaderValue::from_str(&key).ok();
+        if !self.inner.v1.load(Ordering::Relaxed) {
+            let call = Call::new(Method::POST, "/v2/sandboxes".into(), None).json(&body)?;
+            if let Some(answer) = self
+                .newest(Call {
+                    idempotency_key: key.clone(),
+                    ..call
+                })
+                .await?
+            {
+                return self.sandbox(answer);
+            }
+        }
+        // v1 makes open sandboxes of 15 seconds unless told.
+        body.secure = Some(true);
+        body.timeout.get_or_insert(default_timeout());
+        let call = Call::new(Method::POST, "/sandboxes".into(), None).json(&body)?;
+        self.sandbox(
+            self.read(Call {
+                idempotency_key: key,
+                ..call
+            })
+            .await?
+            .1,
+        )
     }
+
     /// Attaches to a sandbox; resumes it if it is paused; never shortens its life.
+    ///
+    /// # Errors
+    /// [`Error::SandboxNotFound`] when it has ended or never was, [`Error::Conflict`] while its state changes.
     pub async fn connect(&self, id: &str, timeout: Option<Duration>) -> Result<Sandbox, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let mut body = ConnectSandbox {
+            timeout: timeout.map(seconds),
+        };
+        if !self.inner.v1.load(Ordering::Relaxed) {
+            let call = Call::new(Method::POST, format!("/v2/sandboxes/{}/connect", segment(id)), Some(id));
+            if let Some(answer) = self.newest(call.json(&body)?).await? {
+                return self.sandbox(answer);
+            }
+        }
+        body.timeout.get_or_insert(default_timeout());
+        let call = Call::new(Method::POST, format!("/sandboxes/{}/connect", segment(id)), Some(id)).json(&body)?;
+        self.sandbox(self.read(call).await?.1)
     }
-    /// Draft.
+
+    /// One page of the sandboxes, newest first.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a cursor or limit that is refused.
     pub async fn list(&self, query: ListQuery) -> Result<ListPage, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let call = Call::new(Method::GET, format!("/v2/sandboxes{}", query::list(&query)), None);
+        let (response, sandboxes) = self.read::<Vec<ListedSandbox>>(call).await?;
+        let next = response
+            .headers
+            .get(names::NEXT_TOKEN_HEADER)
+            .and_then(|token| token.to_str().ok());
+        Ok(ListPage {
+            sandboxes,
+            next_cursor: next.filter(|token| !token.is_empty()).map(str::to_owned),
+        })
     }
-    /// Draft.
+
+    /// What is known of a sandbox.
+    ///
+    /// # Errors
+    /// [`Error::SandboxNotFound`] when it has ended or never was.
     pub async fn info(&self, id: &str) -> Result<SandboxDetail, Error> {
-        Err(Error::Unsupported("draft".into()))
+        Ok(self
+            .read(Call::new(Method::GET, format!("/sandboxes/{}", segment(id)), Some(id)))
+            .await?
+            .1)
     }
-    /// False if there was none.
+
+    /// Ends a sandbox. False if there was none.
+    ///
+    /// # Errors
+    /// Those of the connection and of the server.
     pub async fn kill(&self, id: &str) -> Result<bool, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let call = Call::new(Method::DELETE, format!("/sandboxes/{}", segment(id)), Some(id));
+        match self.done(call).await {
+            Ok(()) => Ok(true),
+            Err(Error::SandboxNotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
-    /// Draft.
+
+    /// Lets a sandbox end this long from now, sooner or later than before.
+    ///
+    /// # Errors
+    /// [`Error::SandboxNotFound`] when it has ended, [`Error::InvalidArgument`] beyond what the server allows.
     pub async fn set_timeout(&self, id: &str, timeout: Duration) -> Result<(), Error> {
-        Err(Error::Unsupported("draft".into()))
+        let call = Call::new(Method::POST, format!("/sandboxes/{}/timeout", segment(id)), Some(id));
+        self.done(call.json(&SetTimeout {
+            timeout: seconds(timeout),
+        })?)
+        .await
     }
-    /// False if it was paused already.
+
+    /// Pauses a sandbox. False if it was paused already.
+    ///
+    /// # Errors
+    /// [`Error::SandboxNotFound`] when it has ended, [`Error::Unsupported`] where the engine cannot.
     pub async fn pause(&self, id: &str) -> Result<bool, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let call = Call::new(Method::POST, format!("/sandboxes/{}/pause", segment(id)), Some(id));
+        match self.done(call.json(&serde_json::Map::new())?).await {
+            Ok(()) => Ok(true),
+            Err(Error::Conflict(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
+
+    fn sandbox(&self, answer: rest::Sandbox) -> Result<Sandbox, Error> {
+        let Inner { transport, http, .. } = &*self.inner;
+        Sandbox::new(self.clone(), transport.clone(), http.as_ref(), answer)
+    }
+}
+
+/// A name as one part of a path.
+fn segment(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, QUERY)
+}
+
+/// Whole seconds, never fewer than asked for.
+fn seconds(time: Duration) -> i64 {
+    let whole = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    i64::try_from(whole).unwrap_or(i64::MAX)
+}
+
+/// What v2 takes when no timeout is named.
+fn default_timeout() -> i64 {
+    i64::try_from(DEFAULT_TIMEOUT_S).unwrap_or(i64::MAX)
+}
+
+/// How RPC messages are written to the sandboxes of a client.
+pub(crate) fn codec(http: Option<&HttpConfig>) -> Codec {
+    http.map_or(Codec::Binary, |http| http.codec)
 }

@@ -1,67 +1,246 @@
-//! Processes.
-#![allow(unused_variables)]
+//! Processes of one sandbox.
 
+mod helper;
+mod process;
 mod types;
 
-use crate::Error;
+use std::sync::{Arc, atomic::Ordering};
 
+use http::Method;
+use sandhold_wire::proto::process as proto;
+use serde::Deserialize;
+
+use crate::{Error, envd::Envd, limits, transport::empty};
+
+pub(crate) use helper::{Helper, Printed};
+pub use process::Process;
 pub use types::{CommandEvent, CommandRequest, CommandSelector, ExitStatus, ProcessSummary, PtySize, SignalKind};
 
 /// Processes of one sandbox.
 #[derive(Clone)]
-pub struct Commands {}
-
-/// A process with its events. Dropping it leaves the process running.
-pub struct Process {
-    pid: u32,
-}
-
-impl Process {
-    /// Its id inside the sandbox.
-    pub fn pid(&self) -> u32 {
-        self.pid
-    }
-    /// The next event; `None` after `Exited`. A stream that breaks is an error. Keepalives are swallowed.
-    pub async fn next(&mut self) -> Option<Result<CommandEvent, Error>> {
-        None
-    }
+pub struct Commands {
+    pub(crate) envd: Arc<Envd>,
 }
 
 impl Commands {
     /// Starts a process and waits for its start event.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the program or its working folder cannot be used, [`Error::Unauthenticated`] when the
+    /// user is unknown, [`Error::RateLimited`] when the sandbox has no room for a process.
     pub async fn start(&self, request: CommandRequest) -> Result<Process, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let CommandRequest {
+            cmd,
+            args,
+            envs,
+            cwd,
+            user,
+            tag,
+            pty,
+            stdin,
+            timeout,
+        } = request;
+        let process = proto::ProcessConfig {
+            cmd,
+            args,
+            envs: envs.into_iter().collect(),
+            cwd,
+            ..Default::default()
+        };
+        let message = proto::StartRequest {
+            process: Some(process).into(),
+            pty: pty.map(Into::into).into(),
+            tag,
+            // A terminal is its own input; the SDKs leave the field out then.
+            stdin: pty.is_none().then_some(stdin),
+            ..Default::default()
+        };
+        let stream = self
+            .envd
+            .stream("/process.Process/Start", &message, user.as_deref(), timeout)
+            .await?;
+        Process::open(self.envd.clone(), stream).await
     }
-    /// Attaches to a running process; within 30 s of its end the end is told.
+
+    /// Attaches to a running process and tells what it does from now on; within 30 s of its end the end is told.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such process.
     pub async fn connect(&self, which: CommandSelector) -> Result<Process, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::ConnectRequest {
+            process: Some(which.into()).into(),
+            ..Default::default()
+        };
+        let stream = self
+            .envd
+            .stream("/process.Process/Connect", &message, None, None)
+            .await?;
+        Process::open(self.envd.clone(), stream).await
     }
-    /// Draft.
+
+    /// The processes that were started by clients and still run.
+    ///
+    /// # Errors
+    /// Those of the connection and of the sandbox.
     pub async fn list(&self) -> Result<Vec<ProcessSummary>, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let answer: proto::ListResponse = self
+            .envd
+            .unary("/process.Process/List", &proto::ListRequest::default(), None)
+            .await?;
+        Ok(answer.processes.into_iter().map(Into::into).collect())
     }
-    /// Draft.
+
+    /// Writes to the standard input of a process that was started with `stdin`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such process; an error of the server when its input is closed.
     pub async fn send_stdin(&self, which: CommandSelector, data: &[u8]) -> Result<(), Error> {
-        Err(Error::Unsupported("draft".into()))
+        self.send_input(which, data, proto::process_input::Input::Stdin).await
     }
-    /// Draft.
+
+    /// Types into the terminal of a process.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such process; an error of the server when it has no terminal.
     pub async fn send_pty(&self, which: CommandSelector, data: &[u8]) -> Result<(), Error> {
-        Err(Error::Unsupported("draft".into()))
+        self.send_input(which, data, proto::process_input::Input::Pty).await
     }
-    /// Draft.
+
+    async fn send_input(
+        &self,
+        which: CommandSelector,
+        data: &[u8],
+        kind: fn(Vec<u8>) -> proto::process_input::Input,
+    ) -> Result<(), Error> {
+        let process = proto::ProcessSelector::from(which);
+        for chunk in data.chunks(limits::STDIN_CHUNK) {
+            let input = proto::ProcessInput {
+                input: Some(kind(chunk.to_vec())),
+                ..Default::default()
+            };
+            let message = proto::SendInputRequest {
+                process: Some(process.clone()).into(),
+                input: Some(input).into(),
+                ..Default::default()
+            };
+            let _: proto::SendInputResponse = self.envd.unary("/process.Process/SendInput", &message, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes the standard input of a process, which sees its end.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such process; an error of the server when it has a terminal instead.
     pub async fn close_stdin(&self, which: CommandSelector) -> Result<(), Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::CloseStdinRequest {
+            process: Some(which.into()).into(),
+            ..Default::default()
+        };
+        let _: proto::CloseStdinResponse = self.envd.unary("/process.Process/CloseStdin", &message, None).await?;
+        Ok(())
     }
+
     /// Signals the process group. False if there is no such process.
+    ///
+    /// # Errors
+    /// Those of the connection and of the sandbox.
     pub async fn signal(&self, which: CommandSelector, signal: SignalKind) -> Result<bool, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let signal = match signal {
+            SignalKind::Term => proto::Signal::SIGNAL_SIGTERM,
+            SignalKind::Kill => proto::Signal::SIGNAL_SIGKILL,
+        };
+        let message = proto::SendSignalRequest {
+            process: Some(which.into()).into(),
+            signal: signal.into(),
+            ..Default::default()
+        };
+        match self
+            .envd
+            .unary::<_, proto::SendSignalResponse>("/process.Process/SendSignal", &message, None)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
-    /// Draft.
+
+    /// Changes the size of a process's terminal.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such process.
     pub async fn resize(&self, which: CommandSelector, size: PtySize) -> Result<(), Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::UpdateRequest {
+            process: Some(which.into()).into(),
+            pty: Some(size.into()).into(),
+            ..Default::default()
+        };
+        let _: proto::UpdateResponse = self.envd.unary("/process.Process/Update", &message, None).await?;
+        Ok(())
     }
-    /// Whether the process waits for input; `None` where the server cannot tell.
+
+    /// Whether the process waits for input: it reads from its standard input or terminal, and nothing is there. `None` where
+    /// the server cannot tell; Sandhold's can.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such process.
     pub async fn awaiting_input(&self, pid: u32) -> Result<Option<bool>, Error> {
-        Ok(None)
+        #[derive(Deserialize)]
+        struct Answer {
+            awaiting_input: Option<bool>,
+        }
+        if self.envd.no_awaiting.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let request = self
+            .envd
+            .request(Method::GET, &format!("/sandhold/process?pid={pid}"), empty())?;
+        let answer = self.envd.extension::<Answer>(request, limits::ERROR_BODY).await?;
+        if answer.is_none() {
+            self.envd.no_awaiting.store(true, Ordering::Relaxed);
+        }
+        Ok(answer.and_then(|answer| answer.awaiting_input))
+    }
+}
+
+impl From<CommandSelector> for proto::ProcessSelector {
+    fn from(which: CommandSelector) -> Self {
+        let selector = match which {
+            CommandSelector::Pid(pid) => proto::process_selector::Selector::Pid(pid),
+            CommandSelector::Tag(tag) => proto::process_selector::Selector::Tag(tag),
+        };
+        Self {
+            selector: Some(selector),
+            ..Default::default()
+        }
+    }
+}
+
+impl From<PtySize> for proto::PTY {
+    fn from(PtySize { cols, rows }: PtySize) -> Self {
+        let size = proto::pty::Size {
+            cols,
+            rows,
+            ..Default::default()
+        };
+        Self {
+            size: Some(size).into(),
+            ..Default::default()
+        }
+    }
+}
+
+impl From<proto::ProcessInfo> for ProcessSummary {
+    fn from(info: proto::ProcessInfo) -> Self {
+        let config = info.config.into_option().unwrap_or_default();
+        Self {
+            pid: info.pid,
+            tag: info.tag,
+            cmd: config.cmd,
+            args: config.args,
+            cwd: config.cwd,
+            envs: config.envs.into_iter().collect(),
+        }
     }
 }

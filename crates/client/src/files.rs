@@ -1,79 +1,185 @@
-//! Files.
-#![allow(unused_variables)]
+//! The file system of one sandbox.
 
+mod entry;
+mod fallback;
+mod search;
+mod transfer;
 mod types;
+mod url;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use sandhold_wire::proto::filesystem as proto;
 
-use crate::Error;
+use crate::{
+    Commands, Error, answer,
+    commands::{Helper, Printed},
+    envd::Envd,
+    limits,
+};
+
+pub(crate) use url::{QUERY, pair};
 
 pub use types::{Entry, EntryType, ReadOptions, SearchMatch, SearchMode, SearchQuery, SearchResult, WriteOptions};
 
 /// The file system of one sandbox. Paths are relative to the user's home unless absolute; `~` works.
 #[derive(Clone)]
-pub struct Files {}
+pub struct Files {
+    pub(crate) envd: Arc<Envd>,
+}
+
+/// Appends `$2` bytes of its standard input to `$1` and makes the folders above it. `head` ends by itself after that many
+/// bytes, so nothing has to close its input, which old daemons cannot.
+const APPEND: &str = r#"set -e
+case "$1" in */*) mkdir -p -- "${1%/*}/" ;; esac
+if [ "$2" = 0 ]; then : >> "$1"; else head -c "$2" >> "$1"; fi"#;
 
 impl Files {
-    /// The whole file, at most `max` bytes: a larger one is an error that names its size.
-    pub async fn read(&self, path: &str, options: ReadOptions, max: u64) -> Result<Bytes, Error> {
-        Err(Error::Unsupported("draft".into()))
-    }
-    /// Draft.
-    pub async fn read_stream(
-        &self,
-        path: &str,
-        options: ReadOptions,
-    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
-        Err(Error::Unsupported("draft".into()))
-    }
-    /// Returns the absolute path.
-    pub async fn write(&self, path: &str, data: Bytes, options: WriteOptions) -> Result<String, Error> {
-        Err(Error::Unsupported("draft".into()))
-    }
-    /// Draft.
-    pub async fn write_stream(
-        &self,
-        path: &str,
-        data: BoxStream<'static, std::io::Result<Bytes>>,
-        options: WriteOptions,
-    ) -> Result<String, Error> {
-        Err(Error::Unsupported("draft".into()))
-    }
-    /// Appends; makes the file if it is absent.
+    /// Appends; makes the file and the folders above it if they are absent.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the path is a folder, [`Error::NoSpace`] when the disk is full.
     pub async fn append(&self, path: &str, data: Bytes, user: Option<&str>) -> Result<(), Error> {
-        Err(Error::Unsupported("draft".into()))
+        let length = data.len();
+        let slack = u32::try_from(length / limits::STDIN_CHUNK).unwrap_or(u32::MAX);
+        let helper = Helper {
+            script: APPEND,
+            args: vec![under_home(path), length.to_string()],
+            user,
+            input: data,
+            timeout: limits::REQUEST_TIMEOUT.saturating_mul(slack.saturating_add(1)),
+            max_stdout: limits::HELPER_STDERR,
+        };
+        let Printed { exit_code, stderr, .. } = Commands {
+            envd: self.envd.clone(),
+        }
+        .help(helper)
+        .await?;
+        if exit_code == 0 {
+            return Ok(());
+        }
+        let message = format!("cannot append to {path}: {stderr}");
+        Err(match stderr.as_str() {
+            text if answer::disk_is_full(text) => Error::NoSpace(message),
+            text if text.contains("Permission denied") => Error::Server { status: 403, message },
+            text if text.contains("s a directory") || text.contains("ot a directory") => {
+                Error::InvalidArgument(message)
+            }
+            _ => Error::Server { status: 500, message },
+        })
     }
-    /// Draft.
+
+    /// The entries of a folder, `depth` levels deep; 0 is taken as 1.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such folder, [`Error::InvalidArgument`] when it is none.
     pub async fn list(&self, path: &str, depth: u32, user: Option<&str>) -> Result<Vec<Entry>, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::ListDirRequest {
+            path: path.into(),
+            depth: depth.max(1),
+            ..Default::default()
+        };
+        let answer: proto::ListDirResponse = self
+            .envd
+            .unary("/filesystem.Filesystem/ListDir", &message, user)
+            .await?;
+        Ok(answer.entries.into_iter().map(Into::into).collect())
     }
-    /// Draft.
+
+    /// What is known of a file, folder or link.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when it is not there.
     pub async fn info(&self, path: &str, user: Option<&str>) -> Result<Entry, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::StatRequest {
+            path: path.into(),
+            ..Default::default()
+        };
+        let answer: proto::StatResponse = self.envd.unary("/filesystem.Filesystem/Stat", &message, user).await?;
+        entry::required(answer.entry, "Stat")
     }
-    /// False if it stood already.
+
+    /// Makes a folder and those above it. False if it stood already.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when a file is in the way.
     pub async fn make_dir(&self, path: &str, user: Option<&str>) -> Result<bool, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::MakeDirRequest {
+            path: path.into(),
+            ..Default::default()
+        };
+        match self
+            .envd
+            .unary::<_, proto::MakeDirResponse>("/filesystem.Filesystem/MakeDir", &message, user)
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
-    /// Draft.
+
+    /// Moves a file or folder; folders above `to` are made.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when `from` is not there.
     pub async fn rename(&self, from: &str, to: &str, user: Option<&str>) -> Result<Entry, Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::MoveRequest {
+            source: from.into(),
+            destination: to.into(),
+            ..Default::default()
+        };
+        let answer: proto::MoveResponse = self.envd.unary("/filesystem.Filesystem/Move", &message, user).await?;
+        entry::required(answer.entry, "Move")
     }
+
     /// Removes a file or a whole folder; absent is fine.
+    ///
+    /// # Errors
+    /// Those of the server, the connection and the sandbox.
     pub async fn remove(&self, path: &str, user: Option<&str>) -> Result<(), Error> {
-        Err(Error::Unsupported("draft".into()))
+        let message = proto::RemoveRequest {
+            path: path.into(),
+            ..Default::default()
+        };
+        match self
+            .envd
+            .unary::<_, proto::RemoveResponse>("/filesystem.Filesystem/Remove", &message, user)
+            .await
+        {
+            Ok(_) | Err(Error::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
-    /// Sandhold's envd searches with ripgrep's engine; elsewhere `grep`/`find` run in the sandbox.
-    pub async fn search(&self, query: SearchQuery) -> Result<SearchResult, Error> {
-        Err(Error::Unsupported("draft".into()))
+}
+
+/// The path for a command that runs in the user's home: `~` is where it is. The result is absolute or starts with `./`, so
+/// that no program takes it for an option.
+fn under_home(path: &str) -> String {
+    match path {
+        "~" | "" => ".".into(),
+        _ if path.starts_with('/') => path.into(),
+        _ => format!("./{}", path.strip_prefix("~/").unwrap_or(path)),
     }
-    /// `…/files?path=…&signature=…`, valid until `expires_at` (Unix seconds).
-    pub fn download_url(&self, path: &str, user: Option<&str>, expires_at: Option<i64>) -> Result<String, Error> {
-        Err(Error::Unsupported("draft".into()))
-    }
-    /// Draft.
-    pub fn upload_url(&self, path: &str, user: Option<&str>, expires_at: Option<i64>) -> Result<String, Error> {
-        Err(Error::Unsupported("draft".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_commands() {
+        for (given, wanted) in [
+            ("/a", "/a"),
+            ("~", "."),
+            ("", "."),
+            ("~/a", "./a"),
+            ("a/b", "./a/b"),
+            ("-rf", "./-rf"),
+            ("~x", "./~x"),
+        ] {
+            assert_eq!(under_home(given), wanted);
+        }
     }
 }

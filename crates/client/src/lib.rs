@@ -4,10 +4,13 @@
 //! process through any tower service that answers the same requests ([`Client::in_process`]).
 #![forbid(unsafe_code)]
 
+mod answer;
 mod client;
 mod commands;
+mod envd;
 mod error;
 mod files;
+mod limits;
 mod sandbox;
 pub mod transport;
 

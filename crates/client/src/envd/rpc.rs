@@ -1,0 +1,136 @@
+//! Calls of the Connect protocol: one request, one answer or a stream of them.
+
+use std::time::Duration;
+
+use buffa::Message;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, Method, header};
+use sandhold_wire::{limits::RPC_MESSAGE, names};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Envd, FrameStream, authorize, frames::HEADER};
+use crate::{
+    Error,
+    answer::Refusal,
+    limits,
+    transport::{Codec, full},
+};
+
+const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
+const TIMEOUT: HeaderName = HeaderName::from_static(names::CONNECT_TIMEOUT_HEADER);
+const KEEPALIVE: HeaderName = HeaderName::from_static(names::KEEPALIVE_HEADER);
+/// [`limits::REQUEST_TIMEOUT`] as the header says it.
+const UNARY_TIMEOUT: HeaderValue = HeaderValue::from_static("60000");
+
+impl Codec {
+    fn unary_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Json => "application/json",
+            Self::Binary => "application/proto",
+        })
+    }
+
+    fn stream_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/connect+json",
+            Self::Binary => "application/connect+proto",
+        }
+    }
+
+    fn encode(self, message: &(impl Message + Serialize)) -> Result<Bytes, Error> {
+        match self {
+            Self::Binary => Ok(message.encode_to_bytes()),
+            Self::Json => serde_json::to_vec(message)
+                .map(Bytes::from)
+                .map_err(|error| Error::InvalidArgument(format!("the request cannot be written as JSON: {error}"))),
+        }
+    }
+
+    /// Reads a message; `path` is the call that it answers.
+    pub(super) fn decode<M: Message + DeserializeOwned>(self, bytes: &[u8], path: &str) -> Result<M, Error> {
+        match self {
+            Self::Binary => M::decode_from_slice(bytes).map_err(|error| error.to_string()),
+            // An answer may be empty where the message has no fields.
+            Self::Json if bytes.is_empty() => Ok(M::default()),
+            Self::Json => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+        }
+        .map_err(|error| Error::Protocol(format!("the answer of {path} cannot be read: {error}")))
+    }
+}
+
+impl Envd {
+    /// One request, one answer.
+    pub(crate) async fn unary<Q, A>(&self, path: &'static str, message: &Q, user: Option<&str>) -> Result<A, Error>
+    where
+        Q: Message + Serialize,
+        A: Message + DeserializeOwned,
+    {
+        let mut request = self.request(Method::POST, path, full(self.codec.encode(message)?))?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, self.codec.unary_type());
+        headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("1"));
+        headers.insert(TIMEOUT, UNARY_TIMEOUT);
+        authorize(headers, self.user(user))?;
+        let response = self.send(request, limits::REQUEST_TIMEOUT).await?;
+        if !response.status().is_success() {
+            return Err(self.settle(Refusal::read(response).await.of_rpc(&self.id)).await);
+        }
+        let body = self.collect(response, RPC_MESSAGE, limits::REQUEST_TIMEOUT).await?;
+        self.codec.decode(&body, path)
+    }
+
+    /// One request, a stream of answers. `timeout` is told to the server, which acts on it.
+    pub(crate) async fn stream<Q>(
+        &self,
+        path: &'static str,
+        message: &Q,
+        user: Option<&str>,
+        timeout: Option<Duration>,
+    ) -> Result<FrameStream, Error>
+    where
+        Q: Message + Serialize,
+    {
+        let mut request = self.request(Method::POST, path, full(envelope(&self.codec.encode(message)?)?))?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.codec.stream_type()));
+        headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("1"));
+        headers.insert(KEEPALIVE, HeaderValue::from(limits::KEEPALIVE_S));
+        if let Some(timeout) = timeout {
+            // A timeout of nothing would mean none at all to the server.
+            headers.insert(
+                TIMEOUT,
+                HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
+            );
+        }
+        authorize(headers, self.user(user))?;
+        let response = self.send(request, limits::REQUEST_TIMEOUT).await?;
+        if !response.status().is_success() {
+            return Err(self.settle(Refusal::read(response).await.of_rpc(&self.id)).await);
+        }
+        let kind = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok())
+            .unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case(self.codec.stream_type()) {
+            return Err(Error::Protocol(format!(
+                "{path} was answered with {kind:?}, which is no stream of messages"
+            )));
+        }
+        Ok(FrameStream::new(response.into_body(), self.codec, path))
+    }
+}
+
+/// A message behind its five bytes.
+fn envelope(message: &[u8]) -> Result<Bytes, Error> {
+    let length = u32::try_from(message.len())
+        .ok()
+        .filter(|_| message.len() <= RPC_MESSAGE)
+        .ok_or_else(|| Error::InvalidArgument(format!("the request is larger than {RPC_MESSAGE} bytes")))?;
+    let mut framed = BytesMut::with_capacity(HEADER + message.len());
+    framed.put_u8(0);
+    framed.put_u32(length);
+    framed.put_slice(message);
+    Ok(framed.freeze())
+}
