@@ -1,0 +1,64 @@
+"""What a sandbox may use: memory, processes, disk, inodes, descriptors. Each limit is met, told, and survived."""
+
+import json
+
+from kit import call, check, client, equal, main, note, run
+
+FILL = "head -c {bytes} /dev/zero > {path}; echo code $?; stat -c %s {path}"
+
+
+async def scenario() -> None:
+    async with client("stdio", "modern") as connected:
+        made = await call(connected, "create_sandbox", {"timeout_s": 600, "memory_mb": 256, "disk_mb": 64, "cpus": 1, "set_as_default": True})
+        check("a sandbox with limits", not made["_error"], made["_text"])
+        info = await call(connected, "sandbox_info")
+        resources = json.dumps(info.get("resources"))
+        check("sandbox_info tells the limits", "256" in resources and "64" in resources, resources)
+        isolation = json.dumps(info.get("isolation")).lower()
+        cgroups = "no cgroup" not in isolation and "without cgroup" not in isolation
+        if not cgroups:
+            note(f"no cgroup here, so memory is not limited: {isolation}")
+
+        small = await run(connected, FILL.format(bytes=32 << 20, path="small"))
+        equal("control: half the disk can be written", small["stdout"].split(), ["code", "0", str(32 << 20)])
+        full = await run(connected, FILL.format(bytes=96 << 20, path="big"))
+        check("a full disk: a command is told", "code 1" in full["stdout"] and "No space left" in full["stderr"], full)
+        written = int(full["stdout"].split()[-1])
+        check("a full disk: the limit is what was asked for", (16 << 20) < written <= (64 << 20), written)
+        refused = await call(connected, "write_file", {"path": "one-more.txt", "content": "x" * 1_000_000})
+        check("a full disk: write_file is told", refused["_error"] and ("full" in refused["_text"].lower() or "space" in refused["_text"].lower()), refused["_text"])
+        half = await call(connected, "path_info", {"path": "one-more.txt"})
+        equal("a full disk: no half file is left", half.get("exists"), False)
+        equal("a full disk: commands still run", (await run(connected, "echo on"))["stdout"], "on\n")
+        await run(connected, "rm -f small big")
+        again = await call(connected, "write_file", {"path": "one-more.txt", "content": "x" * 1_000_000})
+        check("space that was freed can be used", not again["_error"], again["_text"])
+
+        inodes = await run(connected, "mkdir many; cd many; i=0; while [ $i -lt 2000000 ] && : > f$i; do i=$((i+1)); done 2>/dev/null; echo $i", timeout_s=40)
+        made_files = int((inodes["stdout"].strip() or "0").split()[-1]) if inodes.get("exit_code") is not None else -1
+        check("files: their number is bounded", 0 < made_files < 2_000_000, inodes)
+        await run(connected, "rm -rf many", timeout_s=40)
+
+        bomb = await run(connected, "for i in $(seq 1 100000); do sleep 30 & done 2>&1 | tail -n 2; echo survived", timeout_s=20)
+        alive = await run(connected, "ls -d /proc/[0-9]* | wc -l", timeout_s=20)
+        check("a fork bomb is bounded", int(alive["stdout"].strip()) < 20_000, (bomb, alive))
+        check("a fork bomb: it met the limit", any("Resource temporarily unavailable" in str(bomb.get(key)) or "Cannot fork" in str(bomb.get(key)) for key in ("stdout", "stderr")) or bomb.get("exit_code") != 0, bomb)
+        after = await call(connected, "read_file", {"path": "one-more.txt", "limit_lines": 1})
+        check("a fork bomb: the daemon answers", not after["_error"], after["_text"])
+
+        fresh = await call(connected, "create_sandbox", {"timeout_s": 600, "memory_mb": 256, "set_as_default": True})
+        little = await run(connected, "python3 -c 'b = bytearray(64 << 20); print(len(b))'")
+        equal("control: a quarter of the memory can be used", little["stdout"].strip(), str(64 << 20))
+        if cgroups:
+            hog = await run(connected, "python3 -c 'b = bytearray(600 << 20); b[::4096] = b\"x\" * len(b[::4096]); print(len(b))'", timeout_s=40)
+            check("a memory hog is ended", hog.get("exit_code") not in (0, None) and str(600 << 20) not in hog["stdout"], hog)
+            equal("a memory hog: the sandbox works on", (await run(connected, "echo on"))["stdout"], "on\n")
+        files = await run(connected, "python3 - <<'X'\nimport os\nn = 0\ntry:\n    while n < 3_000_000:\n        os.open('/dev/null', os.O_RDONLY); n += 1\nexcept OSError as e:\n    print(n, e.strerror)\nX")
+        check("open files are bounded", "Too many open files" in files["stdout"], files)
+        equal("open files: the sandbox works on", (await run(connected, "echo on"))["stdout"], "on\n")
+        await call(connected, "shutdown_sandbox", {"sandbox_id": fresh["sandbox_id"]})
+        check("the server wrote no panic", "panicked" not in connected.stderr(), connected.stderr())
+
+
+if __name__ == "__main__":
+    main(scenario)

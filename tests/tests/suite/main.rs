@@ -1,0 +1,10 @@
+//! The suites, one module a subject. They drive the real programs from outside, through foreign clients where there
+//! are any; `bash tests/run.sh` installs those and runs everything.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of test functions")]
+
+mod cli;
+mod conformance;
+mod inspector;
+mod leak;
+mod python;

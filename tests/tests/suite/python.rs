@@ -1,0 +1,85 @@
+//! Scenarios with the PyPI packages `mcp` 2 and `mcp` 1. Each script of `tests/python` says what it shows.
+
+use std::time::Duration;
+
+use sandhold_tests::scenario;
+
+fn run(script: &str, arguments: &[&str], minutes: u64) {
+    run_in("venv", script, arguments, minutes);
+}
+
+fn run_in(venv: &str, script: &str, arguments: &[&str], minutes: u64) {
+    if let Err(error) = scenario::python(venv, script, arguments, Duration::from_secs(minutes * 60)) {
+        panic!("{error:?}");
+    }
+}
+
+#[test]
+fn every_tool_over_stdio_modern() {
+    run("tools.py", &["stdio", "modern"], 3);
+}
+
+#[test]
+fn every_tool_over_stdio_legacy() {
+    run("tools.py", &["stdio", "legacy"], 3);
+}
+
+#[test]
+fn every_tool_over_http_modern() {
+    run("tools.py", &["http", "modern"], 3);
+}
+
+#[test]
+fn every_tool_over_http_legacy() {
+    run("tools.py", &["http", "legacy"], 3);
+}
+
+#[test]
+fn bad_commands_over_stdio() {
+    run("commands.py", &["stdio", "modern"], 4);
+}
+
+#[test]
+fn bad_commands_over_http() {
+    run("commands.py", &["http", "modern"], 4);
+}
+
+#[test]
+fn bad_commands_over_stdio_legacy() {
+    run("commands.py", &["stdio", "legacy"], 4);
+}
+
+#[test]
+fn unasked_ends() {
+    run("lifecycle.py", &[], 4);
+}
+
+#[test]
+fn limits_of_a_sandbox() {
+    run("limits.py", &[], 4);
+}
+
+#[test]
+fn isolation() {
+    run("isolation.py", &[], 3);
+}
+
+#[test]
+fn http_transport() {
+    run("http.py", &[], 3);
+}
+
+#[test]
+fn a_real_job() {
+    run("real_job.py", &["125"], 5);
+}
+
+#[test]
+fn the_readmes_entry() {
+    run("config.py", &[], 2);
+}
+
+#[test]
+fn the_last_client_of_the_old_line() {
+    run_in("venv-v1", "old_client.py", &[], 2);
+}
