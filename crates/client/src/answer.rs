@@ -4,6 +4,7 @@
 //! proxy's (`{"sandboxId": …, "message": …, "code": 502}`), or the page of something in between that knows none of them.
 
 use connectrpc::ErrorCode;
+use sandhold_wire::names;
 use serde_json::Value;
 
 use crate::{
@@ -164,17 +165,17 @@ pub(crate) fn disk_is_full(message: &str) -> bool {
 /// Sorts what a proxy in front of the sandbox says.
 fn unavailable(id: &str, status: u16, message: String) -> Result<Error, Error> {
     if message.contains("was not found") {
-        return Ok(gone(id));
+        // The bare text says nothing that the error does not; a longer one says what to do.
+        let message = match message.as_str() {
+            names::PROXY_NOT_FOUND => format!("sandbox {id} does not run: it has ended or never was"),
+            _ => format!("sandbox {id}: {message}"),
+        };
+        return Ok(Error::SandboxNotFound {
+            id: id.to_owned(),
+            message,
+        });
     }
     let known = message.contains("port is not open");
     let error = Error::Server { status, message };
     if known { Ok(error) } else { Err(error) }
-}
-
-/// The sandbox has ended, or was never there.
-pub(crate) fn gone(id: &str) -> Error {
-    Error::SandboxNotFound {
-        id: id.to_owned(),
-        message: format!("sandbox {id} does not run: it has ended or never was"),
-    }
 }

@@ -12,7 +12,7 @@ use sandhold_wire::names;
 
 use crate::{
     Error,
-    answer::{self, Refusal},
+    answer::Refusal,
     limits,
     transport::{Body, Codec, SharedTransport, empty},
 };
@@ -202,25 +202,34 @@ impl Envd {
 
     /// Whether the daemon answers.
     pub(crate) async fn health(&self) -> Result<bool, Error> {
+        match self.probe().await? {
+            None => Ok(true),
+            Some(Refusal { status: 502, .. }) => Ok(false),
+            Some(refusal) => Err(either(refusal.of_http(&self.id))),
+        }
+    }
+
+    /// Asks the daemon whether it is there; a refusal is what stands before it says.
+    async fn probe(&self) -> Result<Option<Refusal>, Error> {
         let request = self.request(Method::GET, "/health", empty())?;
         match tokio::time::timeout(limits::HEALTH_TIMEOUT, self.transport.send(request)).await {
-            Ok(Ok(response)) if response.status().is_success() => Ok(true),
-            Ok(Ok(response)) if response.status() == http::StatusCode::BAD_GATEWAY => Ok(false),
-            Ok(Ok(response)) => match Refusal::read(response).await.of_http(&self.id) {
-                Ok(error) | Err(error) => Err(error),
-            },
-            Ok(Err(source)) => Err(Error::Transport {
-                what: format!("sandbox {} did not answer /health", self.id),
-                source,
-            }),
+            Ok(Ok(response)) if response.status().is_success() => Ok(None),
+            Ok(Ok(response)) => Ok(Some(Refusal::read(response).await)),
+            Ok(Err(source)) => {
+                let what = format!("sandbox {} did not answer /health", self.id);
+                Err(Error::Transport { what, source })
+            }
             Err(_) => Err(Error::Timeout(format!("sandbox {} did not answer /health", self.id))),
         }
     }
 
     /// A call failed in a way that says nothing of the sandbox: looks whether it is gone.
     pub(crate) async fn unless_gone(&self, error: Error) -> Error {
-        match self.health().await {
-            Ok(false) | Err(Error::SandboxNotFound { .. }) => answer::gone(&self.id),
+        match self.probe().await {
+            Ok(Some(refusal)) => match refusal.of_http(&self.id) {
+                Ok(gone @ Error::SandboxNotFound { .. }) => gone,
+                _ => error,
+            },
             _ => error,
         }
     }
@@ -231,6 +240,12 @@ impl Envd {
             Ok(error) => error,
             Err(unclear) => self.unless_gone(unclear).await,
         }
+    }
+}
+
+fn either(refusal: Result<Error, Error>) -> Error {
+    match refusal {
+        Ok(error) | Err(error) => error,
     }
 }
 

@@ -67,7 +67,7 @@ pub struct Entry {
 pub enum SearchMode {
     /// In the lines of the files.
     Content,
-    /// In the names of the files and folders.
+    /// In the names of files and folders, or their whole paths below the folder when the pattern has a slash.
     Name,
 }
 
@@ -101,7 +101,7 @@ pub struct SearchMatch {
     pub path: String,
     /// 1-based; 0 for a name match
     pub line: u64,
-    /// The line, or the name.
+    /// The line; empty for a name match.
     pub text: String,
     /// The lines before it.
     pub before: Vec<String>,
