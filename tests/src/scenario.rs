@@ -27,6 +27,8 @@ pub fn python(venv: &str, script: &str, arguments: &[&str], limit: Duration) -> 
         .env("SANDHOLD_HOME", folder.path().join("home"))
         .env("SANDHOLD_TEST_DIR", places::tests())
         .env("TMPDIR", folder.path())
+        .env("NODE", places::node()?)
+        .env("NODE_MODULES", places::node_module("")?)
         .current_dir(folder.path());
     own_settings_only(&mut command);
     let ended = run::run(&mut command, b"", limit)?;

@@ -83,3 +83,8 @@ fn the_readmes_entry() {
 fn the_last_client_of_the_old_line() {
     run_in("venv-v1", "old_client.py", &[], 2);
 }
+
+#[test]
+fn e2bs_own_sdks() {
+    run("e2b_sdk.py", &[], 4);
+}
