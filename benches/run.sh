@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Sandhold beside bubblewrap, runc and the bare host, in one run: median and 95th percentile, and whether the aims are met.
+#
+#   bash benches/run.sh [--quick]
+#
+# As root it installs bubblewrap and runc from Debian. What is not there is told and left out.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+missing=()
+for program in bwrap:bubblewrap runc:runc; do
+  PATH=$PATH:/usr/sbin command -v "${program%%:*}" >/dev/null || missing+=("${program##*:}")
+done
+if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+cargo build --locked --release --package sandhold --package sandhold-benches
+host=$(rustc -vV | sed -n 's/^host: //p')
+built=${CARGO_TARGET_DIR:-$PWD/target}/$host/release
+SANDHOLD_BIN=$built/sandhold exec "$built/sandhold-benches" "$@"
