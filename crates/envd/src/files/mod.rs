@@ -1,10 +1,61 @@
-//! Stands in until its content is written.
+//! File contents over HTTP: `GET` and `POST /files`, `POST /files/compose`.
 
+mod access;
+mod body;
+mod compose;
+mod conditions;
+mod content;
+mod download;
+mod encoding;
+mod target;
+mod upload;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection as QueryError;
+use axum::routing::{get, post};
+use sandhold_wire::rest::WrittenFile;
+use serde::de::DeserializeOwned;
+
+use crate::error::HttpError;
+use crate::filesystem::limits::JSON_BODY;
 use crate::state::State;
 
 /// The routes of this module.
-pub(crate) fn router(state: Arc<State>) -> axum::Router {
-    axum::Router::new().with_state(state)
+pub(crate) fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/files", get(download::download).post(upload::upload))
+        .route("/files/compose", post(compose::compose))
+        .with_state(state)
+}
+
+/// The answer for a file at `path`.
+fn written(path: &Path, metadata: Option<BTreeMap<String, String>>) -> WrittenFile {
+    WrittenFile {
+        path: path.to_string_lossy().into_owned(),
+        name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        kind: "file".to_owned(),
+        metadata,
+    }
+}
+
+fn bad_query(error: QueryError) -> HttpError {
+    HttpError::bad_request(error.body_text())
+}
+
+/// The JSON of a request, whatever its content type says.
+pub(crate) async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, HttpError> {
+    let bytes = axum::body::to_bytes(body, JSON_BODY).await.map_err(|_| {
+        HttpError::bad_request(format!(
+            "the request body could not be read or has more than {JSON_BODY} bytes"
+        ))
+    })?;
+    serde_json::from_slice(&bytes).map_err(|e| HttpError::bad_request(format!("invalid request body: {e}")))
 }

@@ -8,7 +8,8 @@ use buffa_types::google::protobuf::Timestamp;
 use sandhold_wire::proto::filesystem::{EntryInfo, FileType};
 
 use super::error::{FsError, Kind};
-use super::{metadata, names::Names};
+use super::metadata;
+use crate::users::Names;
 
 /// The entry at `path`, which is not followed when it is a link.
 pub(crate) fn at(path: &Path, names: &Names) -> Result<EntryInfo, FsError> {
@@ -39,7 +40,9 @@ pub(crate) fn of(path: &Path, meta: &Metadata, names: &Names) -> EntryInfo {
         (type_of(meta.file_type()), meta.mode(), None)
     };
     EntryInfo {
-        name: path.file_name().map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned()),
+        name: path
+            .file_name()
+            .map_or_else(|| "/".to_owned(), |n| n.to_string_lossy().into_owned()),
         r#type: kind.into(),
         path: path.to_string_lossy().into_owned(),
         size: i64::try_from(meta.len()).unwrap_or(i64::MAX),

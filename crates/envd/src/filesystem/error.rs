@@ -7,6 +7,8 @@ use connectrpc::{ConnectError, ErrorCode};
 use http::StatusCode;
 use rustix::io::Errno;
 
+use crate::error::HttpError;
+
 /// What kind of failure it is; decides the code that the client sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -20,7 +22,6 @@ pub(crate) enum Kind {
     NoSpace,
     /// A limit of the daemon or the kernel.
     Exhausted,
-    Unauthenticated,
     NotAcceptable,
     Internal,
 }
@@ -35,7 +36,11 @@ pub(crate) struct FsError {
 
 impl FsError {
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), source: None }
+        Self {
+            kind,
+            what: what.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn invalid(what: impl Into<String>) -> Self {
@@ -45,7 +50,11 @@ impl FsError {
     /// `what` failed with `source`, which also tells the kind.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         let source = source.into();
-        Self { kind: kind_of(&source), what: what.into(), source: Some(source) }
+        Self {
+            kind: kind_of(&source),
+            what: what.into(),
+            source: Some(source),
+        }
     }
 
     /// The same with `kind` in place of the one that was derived.
@@ -70,7 +79,6 @@ impl FsError {
             Kind::AlreadyExists | Kind::Invalid | Kind::Denied => StatusCode::BAD_REQUEST,
             Kind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
             Kind::Exhausted => StatusCode::TOO_MANY_REQUESTS,
-            Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
             Kind::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -97,10 +105,15 @@ impl From<FsError> for ConnectError {
             Kind::Invalid | Kind::NotAcceptable => ErrorCode::InvalidArgument,
             Kind::Denied => ErrorCode::PermissionDenied,
             Kind::NoSpace | Kind::Exhausted => ErrorCode::ResourceExhausted,
-            Kind::Unauthenticated => ErrorCode::Unauthenticated,
             Kind::Internal => ErrorCode::Internal,
         };
         ConnectError::new(code, error.text())
+    }
+}
+
+impl From<FsError> for HttpError {
+    fn from(error: FsError) -> Self {
+        Self::new(error.status(), error.text())
     }
 }
 
@@ -109,7 +122,9 @@ pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 fn kind_of(error: &io::Error) -> Kind {

@@ -61,7 +61,10 @@ pub(crate) fn read(path: &Path) -> BTreeMap<String, String> {
         let mut value = Vec::with_capacity(64 << 10);
         if at.get(&name, &mut value).is_ok() {
             let key = &name[METADATA_XATTR_PREFIX.len()..];
-            metadata.insert(String::from_utf8_lossy(key).into_owned(), String::from_utf8_lossy(&value).into_owned());
+            metadata.insert(
+                String::from_utf8_lossy(key).into_owned(),
+                String::from_utf8_lossy(&value).into_owned(),
+            );
         }
     }
     metadata
