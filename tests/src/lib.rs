@@ -10,3 +10,7 @@ pub mod places;
 pub mod run;
 pub mod scenario;
 pub mod turn;
+
+/// Held by unit tests that have children: one of them looks at all children of this process.
+#[cfg(test)]
+static CHILDREN: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -176,3 +176,49 @@ fn walk(folder: &Path, folders_only: bool, into: &mut BTreeSet<PathBuf>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_behind_is_seen() {
+        let _children = crate::CHILDREN.lock();
+        let folder = tempfile::tempdir().unwrap();
+        let before = Held::now(&[folder.path()]).unwrap();
+        // The shell ends at once; what it started is an orphan that only an adopting parent still sees.
+        adopt_orphans().unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "sleep 60 & : > left"]).current_dir(folder.path());
+        assert!(
+            shell
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        );
+        let beyond = Held::settle(&before, &[folder.path()], Duration::from_millis(300)).unwrap();
+        assert!(
+            beyond
+                .iter()
+                .any(|line| line.starts_with("process") && line.contains("sleep")),
+            "{beyond:?}"
+        );
+        assert!(
+            beyond
+                .iter()
+                .any(|line| line.starts_with("file") && line.contains("left")),
+            "{beyond:?}"
+        );
+        for pid in descendants(process::id()).unwrap().keys() {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        fs::remove_file(folder.path().join("left")).unwrap();
+        let beyond = Held::settle(&before, &[folder.path()], Duration::from_secs(5)).unwrap();
+        assert_eq!(beyond, Vec::<String>::new());
+    }
+}

@@ -104,3 +104,41 @@ fn text(file: &mut File) -> Result<String> {
     file.read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_reaches_the_whole_group() {
+        let _children = crate::CHILDREN.lock();
+        let started = Instant::now();
+        let error = run(
+            Command::new("sh").args(["-c", "echo begun; sleep 60 & wait"]),
+            b"",
+            Duration::from_millis(200),
+        );
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("did not end") && text.contains("begun"), "{text}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn ends_are_told_as_a_shell_tells_them() {
+        let _children = crate::CHILDREN.lock();
+        let ended = run(
+            Command::new("sh").args(["-c", "cat; exit 3"]),
+            b"in",
+            Duration::from_secs(10),
+        )
+        .unwrap();
+        assert_eq!((ended.code(), ended.stdout.as_str()), (3, "in"));
+        let ended = run(
+            Command::new("sh").args(["-c", "kill -9 $$"]),
+            b"",
+            Duration::from_secs(10),
+        )
+        .unwrap();
+        assert_eq!(ended.code(), 137);
+    }
+}

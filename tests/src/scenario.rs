@@ -98,3 +98,31 @@ pub fn note(text: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reported(script: &str) -> Result<u64> {
+        let ended = run::run(Command::new("sh").args(["-c", script]), b"", Duration::from_secs(10))?;
+        report("scenario", &ended)
+    }
+
+    #[test]
+    fn only_checks_that_ran_and_passed_pass() {
+        let _children = crate::CHILDREN.lock();
+        assert_eq!(
+            reported(r#"echo '{"passed": 2, "failed": 0, "notes": []}'"#).unwrap(),
+            2
+        );
+        for bad in [
+            r#"echo '{"passed": 2, "failed": 1, "notes": []}'"#,
+            r#"echo '{"passed": 0, "failed": 0, "notes": []}'"#,
+            r#"echo '{"passed": 2, "failed": 0, "notes": []}'; exit 1"#,
+            "echo ok",
+            "true",
+        ] {
+            assert!(reported(bad).is_err(), "{bad}");
+        }
+    }
+}
