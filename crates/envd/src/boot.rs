@@ -1,6 +1,224 @@
-//! The start of the daemon.
+//! The start of the daemon: what it protects itself from, what it is told, what it answers.
 
-/// Runs the daemon.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+use std::io::{IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketType};
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use sandhold_wire::boot::{BootReady, BootSpec, CONTROL_FD};
+use sandhold_wire::limits::BOOT_MESSAGE;
+
+use crate::connections;
+use crate::limits::{BLOCKING_IDLE, BLOCKING_THREADS, THREAD_STACK};
+use crate::state::State;
+use crate::{sys, users};
+
+/// Found by `sandhold` in the daemon's file: the wire's mark, the version, the wire's end.
+#[used]
+static VERSION: &str = concat!("sandhold-envd version=", env!("CARGO_PKG_VERSION"), ";");
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+enum BootError {
+    #[error("it was started without its control socket")]
+    NoSocket,
+    #[error("{0}")]
+    System(&'static str, #[source] std::io::Error),
+    #[error("the boot message is longer than {BOOT_MESSAGE} bytes")]
+    TooLong,
+    #[error("the host closed the control socket before it said anything")]
+    HostGone,
+    #[error("the boot message is not understood")]
+    Message(#[source] serde_json::Error),
+}
+
+fn system(what: &'static str) -> impl Fn(Errno) -> BootError {
+    move |errno| BootError::System(what, errno.into())
+}
+
+/// Runs the daemon until its host is gone. It is the whole program `sandhold-envd`.
+///
+/// With `--version` it prints the version. Without its control socket it says what it is and fails with 2.
+#[must_use]
+pub fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|a| a == "--version" || a == "-V")
+    {
+        let version = std::hint::black_box(VERSION)
+            .split('=')
+            .next_back()
+            .unwrap_or_default()
+            .trim_end_matches(';');
+        let printed = writeln!(std::io::stdout(), "sandhold-envd {version}");
+        return if printed.is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    let mut text = format!("sandhold-envd {}: {error}", env!("CARGO_PKG_VERSION"));
+    let mut cause = std::error::Error::source(&error);
+    while let Some(source) = cause {
+        text.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    let by_hand = matches!(error, BootError::NoSocket);
+    if by_hand {
+        text.push_str(
+            "\nIt is the daemon inside Sandhold's sandboxes. `sandhold` starts it there; by hand it has nothing to do.",
+        );
+    }
+    // Where stderr is gone too there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::from(if by_hand { 2 } else { 1 })
+}
+
+fn run() -> Result<(), BootError> {
+    // First of all: from here on no process of the sandbox may look into this one.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(system("it cannot shut its memory off"))?;
+    let control = control_socket()?;
+    sys::close_from(CONTROL_FD + 1);
+    sys::tame_allocator();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    no_core();
+
+    let spec = read_spec(&control)?;
+    rustix::io::ioctl_fionbio(&control, true).map_err(system("the control socket"))?;
+    let state = Arc::new(State::new(spec));
+    more_files();
+    let is_init = rustix::process::getpid().is_init();
+    if !is_init {
+        // Then orphans come here as they come to pid 1. Where they do not, somebody else reaps them.
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    }
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_IDLE)
+        .thread_stack_size(THREAD_STACK)
+        .build()
+        .map_err(|e| BootError::System("it cannot start its runtime", e))?;
+    runtime.block_on(async {
+        Arc::clone(&state.reaper)
+            .start()
+            .map_err(|e| BootError::System("it cannot listen for ended processes", e))?;
+        answer(&control, &state)?;
+        connections::accept(control, Arc::clone(&state))
+            .await
+            .map_err(|e| BootError::System("the control socket failed", e))
+    })?;
+    // The kernel ends a sandbox's processes with its pid 1. Elsewhere they are ended here.
+    if !is_init {
+        for process in state.processes.running() {
+            process.kill(rustix::process::Signal::KILL);
+        }
+    }
+    runtime.shutdown_background();
+    Ok(())
+}
+
+fn control_socket() -> Result<OwnedFd, BootError> {
+    let control = sys::take_inherited(CONTROL_FD).map_err(|_| BootError::NoSocket)?;
+    match rustix::net::sockopt::socket_type(&control) {
+        Ok(SocketType::SEQPACKET) => {}
+        _ => {
+            // Somebody else's descriptor: left as it was found.
+            std::mem::forget(control);
+            return Err(BootError::NoSocket);
+        }
+    }
+    rustix::io::fcntl_setfd(&control, rustix::io::FdFlags::CLOEXEC).map_err(system("the control socket"))?;
+    Ok(control)
+}
+
+fn read_spec(control: &OwnedFd) -> Result<BootSpec, BootError> {
+    let mut bytes = vec![0; BOOT_MESSAGE];
+    let mut space = [MaybeUninit::uninit(); 0];
+    let mut none = RecvAncillaryBuffer::new(&mut space);
+    let got = loop {
+        match rustix::net::recvmsg(
+            control,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut none,
+            RecvFlags::empty(),
+        ) {
+            Err(Errno::INTR) => {}
+            other => break other.map_err(system("the boot message cannot be read"))?,
+        }
+    };
+    if got.flags.contains(ReturnFlags::TRUNC) {
+        return Err(BootError::TooLong);
+    }
+    match bytes.get(..got.bytes) {
+        None | Some([]) => Err(BootError::HostGone),
+        Some(message) => serde_json::from_slice(message).map_err(BootError::Message),
+    }
+}
+
+fn answer(control: &OwnedFd, state: &State) -> Result<(), BootError> {
+    let mut warnings = Vec::new();
+    if let Err(unknown) = users::lookup(&state.default_user) {
+        warnings.push(format!("the default user does not exist: {unknown}"));
+    }
+    if let Err(error) = std::fs::metadata("/dev/ptmx") {
+        warnings.push(format!("terminals cannot be opened: /dev/ptmx: {error}"));
+    }
+    let ready = BootReady {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        warnings,
+    };
+    let bytes = serde_json::to_vec(&ready).map_err(BootError::Message)?;
+    match rustix::net::send(control, &bytes, SendFlags::NOSIGNAL) {
+        Ok(_) => Ok(()),
+        Err(Errno::PIPE | Errno::CONNRESET) => Err(BootError::HostGone),
+        Err(errno) => Err(BootError::System("the answer cannot be sent", errno.into())),
+    }
+}
+
+/// No core files, of this program or of those it starts: they would fill the sandbox's disk. Users may raise it again.
+fn no_core() {
+    let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Core);
+    // Lowering is always allowed.
+    let _ = rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum,
+        },
+    );
+}
+
+/// As many descriptors as the system lets the daemon have: it holds up to four for a process.
+fn more_files() {
+    let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
+    // Where it is refused the daemon has fewer, and says so when they run out.
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use sandhold_wire::boot::{VERSION_END, VERSION_MARK};
+
+    #[test]
+    fn the_mark_is_the_wires() {
+        assert_eq!(
+            super::VERSION,
+            format!("{VERSION_MARK}{}{VERSION_END}", env!("CARGO_PKG_VERSION"))
+        );
+    }
 }

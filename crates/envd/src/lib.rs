@@ -3,6 +3,11 @@
 //! It is pid 1 there: it reaps, starts processes and serves files over E2B's envd protocol. It listens on no address;
 //! connections come as descriptors over the control socket that it inherits (see `sandhold_wire::boot`).
 
+#![allow(
+    refining_impl_trait_internal,
+    reason = "the services are called through their traits alone"
+)]
+
 mod auth;
 mod boot;
 mod connections;

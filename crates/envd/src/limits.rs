@@ -12,8 +12,6 @@ pub(crate) const OUTPUT_QUIET: Duration = Duration::from_secs(2);
 pub(crate) const OUTPUT_AFTER_KILL: usize = 1 << 20;
 /// Ended processes that are remembered for a late `Connect`.
 pub(crate) const ENDED_PROCESSES: usize = 1024;
-/// Bytes of all arguments and variables of one process: the kernel's own limit is 2 MiB with the default stack.
-pub(crate) const EXEC_BYTES: usize = 2 << 20;
 /// Threads for blocking file operations.
 pub(crate) const BLOCKING_THREADS: usize = 8;
 /// How long an unused blocking thread stays.

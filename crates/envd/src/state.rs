@@ -1,12 +1,15 @@
 //! What every request handler can see.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use rustix::process::Resource;
 use sandhold_wire::boot::BootSpec;
 
+use crate::metrics::LastLook;
 use crate::process::Table;
+use crate::reap::Reaper;
+use crate::sys::Spawner;
 
 /// The daemon's state, shared by all handlers.
 #[derive(Debug)]
@@ -25,10 +28,12 @@ pub(crate) struct State {
     pub(crate) own_uid: u32,
     /// `PATH` of processes unless a request says otherwise.
     pub(crate) path: String,
-    /// When the daemon was ready.
-    pub(crate) started: Instant,
     /// The processes.
     pub(crate) processes: Table,
+    /// Starts them and learns of their ends.
+    pub(crate) reaper: Arc<Reaper>,
+    /// Processor time at the last look of `/metrics`.
+    pub(crate) cpu: LastLook,
     envs: RwLock<BTreeMap<String, String>>,
 }
 
@@ -36,7 +41,7 @@ pub(crate) struct State {
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 impl State {
-    /// The state of a sandbox that was described by `spec`.
+    /// The state of a sandbox that was described by `spec`. Processes get the limit on open files that holds now.
     pub(crate) fn new(spec: BootSpec) -> Self {
         let mut envs: BTreeMap<String, String> = [
             ("E2B_SANDBOX", "true"),
@@ -58,8 +63,9 @@ impl State {
                 .ok()
                 .filter(|p| !p.is_empty())
                 .unwrap_or_else(|| DEFAULT_PATH.to_owned()),
-            started: Instant::now(),
             processes: Table::default(),
+            reaper: Arc::new(Reaper::new(Spawner::new(rustix::process::getrlimit(Resource::Nofile)))),
+            cpu: LastLook::default(),
             envs: RwLock::new(envs),
         }
     }

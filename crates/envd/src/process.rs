@@ -1,5 +1,0 @@
-//! Processes.
-
-/// The processes.
-#[derive(Debug, Default)]
-pub(crate) struct Table;

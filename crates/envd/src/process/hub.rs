@@ -1,0 +1,212 @@
+//! One process's output to all who listen.
+//!
+//! Every listener has a queue of its own. The process is read only while the fullest queue has room: a slow listener holds
+//! the process up, as a full pipe would, and loses nothing. Who leaves takes the queue along. Output that nobody listens
+//! to is dropped.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use sandhold_wire::proto::process::process_event::EndEvent;
+
+use crate::limits::{EVENT_OVERHEAD, UNREAD_OUTPUT};
+
+/// Where output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A terminal, which has both.
+    Pty,
+}
+
+/// What a listener hears.
+#[derive(Debug, Clone)]
+pub(crate) enum Item {
+    /// Output.
+    Data(Source, Bytes),
+    /// The process ended; nothing follows.
+    End(Arc<EndEvent>),
+    /// The deadline of the call that started the process passed; nothing follows.
+    Deadline,
+}
+
+/// The listeners of one process.
+#[derive(Debug, Default)]
+pub(crate) struct Hub(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    queues: Vec<Queue>,
+    next_id: u64,
+    reader: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    id: u64,
+    items: VecDeque<Item>,
+    unread: usize,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    fn push(&mut self, item: Item) {
+        if let Item::Data(_, bytes) = &item {
+            self.unread += bytes.len() + EVENT_OVERHEAD;
+        }
+        self.items.push_back(item);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a queue; from now on nothing is missed.
+    pub(crate) fn listen(self: &Arc<Self>) -> Listener {
+        let mut inner = self.lock();
+        let id = inner.next_id;
+        inner.next_id += 1;
+        inner.queues.push(Queue {
+            id,
+            items: VecDeque::new(),
+            unread: 0,
+            waker: None,
+        });
+        Listener {
+            hub: Arc::clone(self),
+            id,
+        }
+    }
+
+    /// Whether anybody listens.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.lock().queues.is_empty()
+    }
+
+    /// Puts output into every queue.
+    pub(crate) fn data(&self, source: Source, bytes: &Bytes) {
+        for queue in &mut self.lock().queues {
+            queue.push(Item::Data(source, bytes.clone()));
+        }
+    }
+
+    /// Tells the end to everybody.
+    pub(crate) fn end(&self, end: &Arc<EndEvent>) {
+        for queue in &mut self.lock().queues {
+            queue.push(Item::End(Arc::clone(end)));
+        }
+    }
+
+    /// Tells the listener with `id` that its deadline passed.
+    pub(crate) fn deadline(&self, id: u64) {
+        if let Some(queue) = self.lock().queues.iter_mut().find(|q| q.id == id) {
+            queue.push(Item::Deadline);
+        }
+    }
+
+    /// Waits until every queue has room.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.lock();
+        if inner.queues.iter().all(|q| q.unread < UNREAD_OUTPUT) {
+            return Poll::Ready(());
+        }
+        inner.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// One who listens. Dropped: the queue is gone.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    hub: Arc<Hub>,
+    id: u64,
+}
+
+impl Listener {
+    /// Names the listener to [`Hub::deadline`].
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The next item.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Item> {
+        let mut inner = self.hub.lock();
+        let Inner { queues, reader, .. } = &mut *inner;
+        let Some(queue) = queues.iter_mut().find(|q| q.id == self.id) else {
+            return Poll::Pending;
+        };
+        let Some(item) = queue.items.pop_front() else {
+            queue.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        if let Item::Data(_, bytes) = &item {
+            let full = queue.unread >= UNREAD_OUTPUT;
+            queue.unread -= bytes.len() + EVENT_OVERHEAD;
+            if full
+                && queue.unread < UNREAD_OUTPUT
+                && let Some(reader) = reader.take()
+            {
+                reader.wake();
+            }
+        }
+        Poll::Ready(item)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut inner = self.hub.lock();
+        inner.queues.retain(|q| q.id != self.id);
+        if let Some(reader) = inner.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn the_slowest_listener_holds_the_reader() {
+        let hub = Arc::new(Hub::default());
+        assert!(!hub.is_heard());
+        let (fast, slow) = (hub.listen(), hub.listen());
+        let big = Bytes::from(vec![0; UNREAD_OUTPUT]);
+        hub.data(Source::Stdout, &big);
+        assert!(hub.poll_room(&mut context()).is_pending());
+        assert!(matches!(fast.poll_next(&mut context()), Poll::Ready(Item::Data(Source::Stdout, b)) if b == big));
+        assert!(hub.poll_room(&mut context()).is_pending(), "one is still full");
+        drop(slow);
+        assert!(hub.poll_room(&mut context()).is_ready());
+    }
+
+    #[test]
+    fn a_late_listener_hears_only_what_follows() {
+        let hub = Arc::new(Hub::default());
+        hub.data(Source::Pty, &Bytes::from_static(b"lost"));
+        let listener = hub.listen();
+        assert!(listener.poll_next(&mut context()).is_pending());
+        hub.deadline(listener.id() + 1);
+        assert!(listener.poll_next(&mut context()).is_pending(), "another's deadline");
+        hub.deadline(listener.id());
+        assert!(matches!(
+            listener.poll_next(&mut context()),
+            Poll::Ready(Item::Deadline)
+        ));
+    }
+}
