@@ -7,14 +7,13 @@ use std::{sync::atomic::AtomicBool, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
-use http_body_util::{BodyExt, Limited};
 use sandhold_wire::names;
 
 use crate::{
     Error,
     answer::Refusal,
     limits,
-    transport::{Body, Codec, SharedTransport, empty},
+    transport::{Body, Codec, ReadError, SharedTransport, empty, read_all},
 };
 
 pub(crate) use frames::{Broken, FrameStream};
@@ -183,13 +182,13 @@ impl Envd {
         max: usize,
         wait: Duration,
     ) -> Result<bytes::Bytes, Error> {
-        match tokio::time::timeout(wait, Limited::new(response.into_body(), max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(source)) if source.is::<http_body_util::LengthLimitError>() => Err(Error::Protocol(format!(
+        match tokio::time::timeout(wait, read_all(response.into_body(), max)).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(ReadError::TooLarge)) => Err(Error::Protocol(format!(
                 "sandbox {} answered with more than {max} bytes",
                 self.id
             ))),
-            Ok(Err(source)) => {
+            Ok(Err(ReadError::Lost(source))) => {
                 let what = format!("an answer of sandbox {} broke off", self.id);
                 Err(self.unless_gone(Error::Transport { what, source }).await)
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use buffa::Message;
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, Request, header};
 use sandhold_wire::{limits::RPC_MESSAGE, names};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -13,7 +13,7 @@ use crate::{
     Error,
     answer::Refusal,
     limits,
-    transport::{Codec, full},
+    transport::{Body, Codec, full},
 };
 
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
@@ -59,11 +59,31 @@ impl Codec {
 }
 
 impl Envd {
-    /// One request, one answer.
-    pub(crate) async fn unary<Q, A>(&self, path: &'static str, message: &Q, user: Option<&str>) -> Result<A, Error>
+    /// One request, one answer. Not an `async fn`, so that the future holds the encoded request alone and is known to be `Send`.
+    pub(crate) fn unary<'s, Q, A>(
+        &'s self,
+        path: &'static str,
+        message: &Q,
+        user: Option<&str>,
+    ) -> impl Future<Output = Result<A, Error>> + Send + use<'s, Q, A>
     where
         Q: Message + Serialize,
         A: Message + DeserializeOwned,
+    {
+        let request = self.unary_request(path, message, user);
+        async move {
+            let response = self.send(request?, limits::REQUEST_TIMEOUT).await?;
+            if !response.status().is_success() {
+                return Err(self.settle(Refusal::read(response).await.of_rpc(&self.id)).await);
+            }
+            let body = self.collect(response, RPC_MESSAGE, limits::REQUEST_TIMEOUT).await?;
+            self.codec.decode(&body, path)
+        }
+    }
+
+    fn unary_request<Q>(&self, path: &str, message: &Q, user: Option<&str>) -> Result<Request<Body>, Error>
+    where
+        Q: Message + Serialize,
     {
         let mut request = self.request(Method::POST, path, full(self.codec.encode(message)?))?;
         let headers = request.headers_mut();
@@ -71,12 +91,7 @@ impl Envd {
         headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("1"));
         headers.insert(TIMEOUT, UNARY_TIMEOUT);
         authorize(headers, self.user(user))?;
-        let response = self.send(request, limits::REQUEST_TIMEOUT).await?;
-        if !response.status().is_success() {
-            return Err(self.settle(Refusal::read(response).await.of_rpc(&self.id)).await);
-        }
-        let body = self.collect(response, RPC_MESSAGE, limits::REQUEST_TIMEOUT).await?;
-        self.codec.decode(&body, path)
+        Ok(request)
     }
 
     /// One request, a stream of answers. `timeout` is told to the server, which acts on it.
