@@ -142,20 +142,26 @@ fn stream(mut source: Source, path: &Path) -> Result<Body, FsError> {
     Ok(Body::new(FileBody::new(first, source)))
 }
 
-fn gzipped(file: File, path: &Path) -> Result<Body, FsError> {
-    // Most of this travels within one machine: the fastest level costs least.
-    let mut encoder = GzEncoder::new(file, Compression::fast());
+fn gzipped(mut file: File, path: &Path) -> Result<Body, FsError> {
     let failed = |e| FsError::io(format!("error reading file '{}'", path.display()), e);
+    let start = read_up_to(&file, FILE_CHUNK).map_err(failed)?;
+    // Most of this travels within one machine: the fastest level costs least.
     let mut first = Vec::new();
-    encoder
-        .by_ref()
-        .take(FILE_CHUNK as u64)
+    GzEncoder::new(&start[..], Compression::fast())
         .read_to_end(&mut first)
         .map_err(failed)?;
-    if first.len() < FILE_CHUNK {
+    if start.len() < FILE_CHUNK {
         return Ok(Body::from(first));
     }
-    Ok(Body::new(FileBody::new(first.into(), Source::Gzip(Box::new(encoder)))))
+    // And what does not get smaller is packed as it is, which costs next to nothing.
+    let gains = first.len() < start.len() / 10 * 9;
+    let level = if gains {
+        Compression::fast()
+    } else {
+        Compression::none()
+    };
+    file.rewind().map_err(failed)?;
+    stream(Source::Gzip(Box::new(GzEncoder::new(file, level))), path)
 }
 
 /// Opens a regular file; gives its size and the time of its last change.

@@ -7,6 +7,7 @@ mod conditions;
 mod content;
 mod download;
 mod encoding;
+mod incoming;
 mod target;
 mod upload;
 

@@ -94,10 +94,10 @@ impl Target {
 
     fn beside(path: &Path, user: &User, existing: Option<Metadata>) -> Result<Self, FsError> {
         let real = follow(path)?;
-        if real != path && existing.is_none() {
-            if let Some(parent) = real.parent() {
-                ensure_dir(parent, user).map_err(no_space)?;
-            }
+        if existing.is_none()
+            && let Some(parent) = real.parent()
+        {
+            ensure_dir(parent, user).map_err(no_space)?;
         }
         let temporary = sibling(&real);
         let file = OpenOptions::new()

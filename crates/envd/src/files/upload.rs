@@ -22,6 +22,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::access::{self, Query};
 use super::encoding::{self, Coding};
+use super::incoming::Incoming;
 use super::target::Target;
 use super::{QueryError, written};
 use crate::auth;
@@ -85,7 +86,7 @@ type Pieces = BoxStream<'static, Result<Bytes, FsError>>;
 
 /// The body without its content coding. However much comes out of it, little of it is in memory at a time.
 fn decoded(body: Body, coding: Coding) -> Pieces {
-    let body = body.into_data_stream();
+    let body = Incoming::new(body);
     match coding {
         Coding::Identity => body
             .map_err(|e| FsError::invalid(format!("error reading request body: {e}")))

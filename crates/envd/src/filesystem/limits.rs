@@ -26,6 +26,8 @@ pub(crate) const FILE_CHUNK: usize = 256 << 10;
 pub(crate) const DECODE_CHUNK: usize = 64 << 10;
 /// What is read of a file whose size the kernel does not know, as below `/proc`.
 pub(crate) const UNSIZED_FILE: usize = 64 << 10;
+/// What is still read of an upload that was refused, so that its sender gets to see the refusal.
+pub(crate) const UPLOAD_DRAIN: usize = 64 << 20;
 /// Files in one multipart upload.
 pub(crate) const UPLOAD_FILES: usize = 10_000;
 /// Sources of one compose.

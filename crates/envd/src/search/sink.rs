@@ -21,8 +21,9 @@ pub(super) struct Collector {
     path: String,
     /// The last lines of the current file that belong together, with their numbers.
     recent: VecDeque<(u64, String)>,
-    /// Where the matches of the current file begin.
+    /// Where the matches of the current file begin, and what all before them take.
     first_here: usize,
+    bytes_before: usize,
 }
 
 impl Collector {
@@ -36,6 +37,7 @@ impl Collector {
             path: String::new(),
             recent: VecDeque::new(),
             first_here: 0,
+            bytes_before: 0,
         }
     }
 
@@ -44,6 +46,7 @@ impl Collector {
         self.path = path.to_string_lossy().into_owned();
         self.recent.clear();
         self.first_here = self.matches.len();
+        self.bytes_before = self.bytes;
     }
 
     pub(super) fn full(&self) -> bool {
@@ -135,6 +138,7 @@ impl Sink for Collector {
         if finish.binary_byte_offset().is_some() {
             // What looked like text before the first zero byte is none.
             self.matches.truncate(self.first_here);
+            self.bytes = self.bytes_before;
         }
         Ok(())
     }

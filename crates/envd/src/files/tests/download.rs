@@ -82,6 +82,7 @@ async fn gzip_when_the_client_prefers_it() {
         ("small.json", b"{}".to_vec()),
         ("empty.json", vec![]),
         ("large.json", noise(2_000_000)),
+        ("packed.json", b"0123456789".repeat(200_000)),
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, &data).unwrap();

@@ -3,6 +3,7 @@
 mod compose;
 mod download;
 mod upload;
+mod wire;
 
 use std::path::Path;
 use std::sync::Arc;

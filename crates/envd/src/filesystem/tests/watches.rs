@@ -248,3 +248,26 @@ async fn watchers_are_asked() {
         );
     }
 }
+
+#[tokio::test]
+async fn lost_changes_are_told() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let queue = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let queue: usize = queue.trim().parse().unwrap();
+    let mut stream = Stream::started(&Client::new(), watch(folder.path(), false)).await;
+    // Nobody reads the stream meanwhile; a creation and a removal each.
+    for number in 0..queue {
+        let path = folder.path().join(number.to_string());
+        std::fs::write(&path, "").unwrap();
+        std::fs::remove_file(&path).unwrap();
+    }
+    let error = loop {
+        let message = stream.next().await;
+        if !message["error"].is_null() {
+            break message["error"].clone();
+        }
+    };
+    assert_eq!(error["code"], "internal");
+    let text = "watcher error: more changes than the queue holds, some were lost; watch again";
+    assert_eq!(error["message"], text);
+}

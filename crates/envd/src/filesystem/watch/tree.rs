@@ -126,13 +126,13 @@ impl Tree {
             };
             for child in children.flatten() {
                 let name = dir.join(child.file_name());
-                if let Some(changes) = found.as_deref_mut() {
-                    if self.scanned.insert(name.clone()) {
-                        changes.push(Change {
-                            name: name.clone(),
-                            kind: EventType::EVENT_TYPE_CREATE,
-                        });
-                    }
+                if let Some(changes) = found.as_deref_mut()
+                    && self.scanned.insert(name.clone())
+                {
+                    changes.push(Change {
+                        name: name.clone(),
+                        kind: EventType::EVENT_TYPE_CREATE,
+                    });
                 }
                 if child.file_type().is_ok_and(|t| t.is_dir()) && self.watch_below(name.clone())? {
                     open.push(name);
