@@ -157,10 +157,21 @@ impl Files {
 /// The path for a command that runs in the user's home: `~` is where it is. The result is absolute or starts with `./`, so
 /// that no program takes it for an option.
 fn under_home(path: &str) -> String {
-    match path {
-        "~" | "" => ".".into(),
-        _ if path.starts_with('/') => path.into(),
-        _ => format!("./{}", path.strip_prefix("~/").unwrap_or(path)),
+    if path.starts_with('/') {
+        return path.into();
+    }
+    let mut below = path
+        .strip_prefix('~')
+        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        .unwrap_or(path);
+    loop {
+        below = match below.trim_start_matches('/') {
+            "" | "." => return ".".into(),
+            rest => match rest.strip_prefix("./") {
+                Some(rest) => rest,
+                None => return format!("./{rest}"),
+            },
+        };
     }
 }
 
@@ -177,6 +188,11 @@ mod tests {
             ("~/a", "./a"),
             ("a/b", "./a/b"),
             ("-rf", "./-rf"),
+            (".", "."),
+            ("./", "."),
+            ("././/a", "./a"),
+            ("~/.", "."),
+            ("~/.//b", "./b"),
             ("~x", "./~x"),
         ] {
             assert_eq!(under_home(given), wanted);

@@ -14,8 +14,10 @@ pub(crate) const POOL_IDLE: Duration = Duration::from_secs(300);
 pub(crate) const HTTP2_PING: Duration = Duration::from_secs(30);
 /// Seconds of silence after which a stream is asked to send a keepalive.
 pub(crate) const KEEPALIVE_S: u64 = 50;
-/// Silence after which a process stream counts as broken: two keepalives and a half, even at the server's own interval.
+/// Silence after which a process stream counts as broken: two keepalives, even at the 90 s that servers take on their own.
 pub(crate) const STREAM_SILENCE: Duration = Duration::from_secs(200);
+/// How long a reader that comes back late waits at least, so that what has arrived meanwhile reaches it.
+pub(crate) const STREAM_GRACE: Duration = Duration::from_millis(250);
 /// A file transfer that moves nothing for this long is given up.
 pub(crate) const TRANSFER_IDLE: Duration = Duration::from_secs(60);
 

@@ -36,8 +36,8 @@ pub(crate) struct FrameStream {
     pub(crate) codec: Codec,
     pub(crate) path: &'static str,
     deframer: Deframer,
-    /// When the server was heard last.
-    heard: Instant,
+    /// Since when the next piece is waited for; a reader that was away does not make the server silent.
+    asked: Option<Instant>,
     ended: bool,
 }
 
@@ -48,7 +48,7 @@ impl FrameStream {
             codec,
             path,
             deframer: Deframer::default(),
-            heard: Instant::now(),
+            asked: None,
             ended: false,
         }
     }
@@ -79,9 +79,11 @@ impl FrameStream {
                     return self.fail(Broken::Malformed(what));
                 }
             }
-            match tokio::time::timeout_at(self.heard + limits::STREAM_SILENCE, self.body.frame()).await {
+            let now = Instant::now();
+            let silent = *self.asked.get_or_insert(now) + limits::STREAM_SILENCE;
+            match tokio::time::timeout_at(silent.max(now + limits::STREAM_GRACE), self.body.frame()).await {
                 Ok(Some(Ok(frame))) => {
-                    self.heard = Instant::now();
+                    self.asked = None;
                     if let Ok(data) = frame.into_data() {
                         self.deframer.push(data);
                     }

@@ -90,7 +90,12 @@ async fn a_download_that_breaks_off() {
         "GET /health" => reply(204, ""),
         _ => {
             let pieces = [Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("cut"))];
-            reply(200, axum::body::Body::from_stream(futures::stream::iter(pieces)))
+            // A server that fails at once drops the head of its answer too.
+            let pieces = futures::stream::iter(pieces).then(|piece| async {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                piece
+            });
+            reply(200, axum::body::Body::from_stream(pieces))
         }
     });
     for client in [stub.in_process(), stub.http().await] {
