@@ -1,0 +1,228 @@
+//! Control groups: what limits and counts a sandbox where the host lets us.
+//!
+//! Each server has one folder in each hierarchy it uses ([`detect`]), each sandbox one below it. The launcher makes them
+//! (it must do so between the engine's request and the fork), the engine reads, freezes and removes them; whichever
+//! survives the other removes what is left, and the next server sweeps after both ([`sweep`]).
+
+mod detect;
+mod sweep;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use sandhold_runtime::Usage;
+
+use crate::launcher::message::CgroupFile;
+use crate::limits::{CPU_PERIOD_US, FREEZE_DEADLINE_MS, REMOVE_TRIES};
+
+pub(crate) use detect::{Cgroups, detect};
+
+/// Which interface the folders have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// One folder for all controllers.
+    Two,
+    /// One folder a hierarchy.
+    One,
+}
+
+/// Limits as the cgroups get them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CgroupLimits {
+    pub(crate) memory_bytes: u64,
+    pub(crate) pids: u64,
+    /// `None`: all there are.
+    pub(crate) cpus: Option<f64>,
+}
+
+impl Cgroups {
+    /// What the launcher has to write for one sandbox.
+    pub(crate) fn files(&self, limits: CgroupLimits) -> Vec<CgroupFile> {
+        let mut files = Vec::new();
+        let mut put = |controller: &str, name: &str, value: String, required: bool| {
+            if let Some(hierarchy) = self.hierarchy(controller) {
+                files.push(CgroupFile {
+                    hierarchy,
+                    name: name.to_owned(),
+                    value,
+                    required,
+                });
+            }
+        };
+        let memory = limits.memory_bytes.to_string();
+        // Never more than a second's worth in a period: 64 bits hold any product of the two limits.
+        let quota = limits.cpus.map(|cpus| (cpus * CPU_PERIOD_US as f64).ceil() as u64);
+        match self.version {
+            Version::Two => {
+                put("memory", "memory.max", memory, true);
+                put("memory", "memory.swap.max", "0".to_owned(), false);
+                put("pids", "pids.max", limits.pids.to_string(), true);
+                if let Some(quota) = quota {
+                    put("cpu", "cpu.max", format!("{quota} {CPU_PERIOD_US}"), true);
+                }
+            }
+            Version::One => {
+                put("memory", "memory.limit_in_bytes", memory.clone(), true);
+                // Memory and swap together: no more than memory alone. Absent without swap accounting.
+                put("memory", "memory.memsw.limit_in_bytes", memory, false);
+                put("pids", "pids.max", limits.pids.to_string(), true);
+                if let Some(quota) = quota {
+                    put("cpu", "cpu.cfs_period_us", CPU_PERIOD_US.to_string(), false);
+                    put("cpu", "cpu.cfs_quota_us", quota.to_string(), true);
+                }
+            }
+        }
+        files
+    }
+
+    /// The folders of one sandbox.
+    pub(crate) fn of(&self, id: &str) -> SandboxCgroups {
+        let folder = |controller| self.hierarchy(controller).map(|index| self.folders[index].join(id));
+        SandboxCgroups {
+            version: self.version,
+            folders: self.folders.iter().map(|folder| folder.join(id)).collect(),
+            memory: folder("memory"),
+            pids: folder("pids"),
+            cpu_time: folder(if self.version == Version::Two { "cpu" } else { "cpuacct" }),
+            freezer: folder("freezer"),
+        }
+    }
+}
+
+/// The folders of one sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct SandboxCgroups {
+    version: Version,
+    folders: Vec<PathBuf>,
+    memory: Option<PathBuf>,
+    pids: Option<PathBuf>,
+    cpu_time: Option<PathBuf>,
+    freezer: Option<PathBuf>,
+}
+
+impl SandboxCgroups {
+    /// Whether processes can be stopped where they stand.
+    pub(crate) fn can_freeze(&self) -> bool {
+        self.freezer.is_some()
+    }
+
+    /// Stops all processes, or lets them go on, and waits until the kernel says so. Blocks for up to
+    /// [`FREEZE_DEADLINE_MS`].
+    pub(crate) fn set_frozen(&self, frozen: bool) -> io::Result<()> {
+        let Some(folder) = &self.freezer else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let (file, value, state, wanted) = match (self.version, frozen) {
+            (Version::Two, true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            (Version::Two, false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
+            (Version::One, true) => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
+            (Version::One, false) => ("freezer.state", "THAWED", "freezer.state", "THAWED"),
+        };
+        let deadline = Instant::now() + Duration::from_millis(FREEZE_DEADLINE_MS);
+        loop {
+            std::fs::write(folder.join(file), value)?;
+            if std::fs::read_to_string(folder.join(state))?
+                .lines()
+                .any(|line| line == wanted)
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                // Half frozen is worse than running.
+                if frozen {
+                    std::fs::write(
+                        folder.join(file),
+                        if self.version == Version::Two { "0" } else { "THAWED" },
+                    )?;
+                }
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// What the processes use. `None` where nothing counts it.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let memory = self.memory.as_deref();
+        let number = |folder: Option<&Path>, file: &str| -> Option<u64> {
+            std::fs::read_to_string(folder?.join(file)).ok()?.trim().parse().ok()
+        };
+        let field = |folder: Option<&Path>, file: &str, name: &str| -> Option<u64> {
+            let text = std::fs::read_to_string(folder?.join(file)).ok()?;
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        };
+        let cpu = self.cpu_time.as_deref();
+        let (memory_bytes, cache_bytes, cpu_us) = match self.version {
+            Version::Two => (
+                number(memory, "memory.current"),
+                field(memory, "memory.stat", "file "),
+                field(cpu, "cpu.stat", "usage_usec "),
+            ),
+            Version::One => (
+                number(memory, "memory.usage_in_bytes"),
+                field(memory, "memory.stat", "total_cache "),
+                number(cpu, "cpuacct.usage").map(|ns| ns / 1000),
+            ),
+        };
+        let pids = number(self.pids.as_deref(), "pids.current");
+        if memory_bytes.is_none() && cpu_us.is_none() && pids.is_none() {
+            return None;
+        }
+        Some(Usage {
+            memory_bytes: memory_bytes.unwrap_or(0),
+            cache_bytes: cache_bytes.unwrap_or(0),
+            cpu_us: cpu_us.unwrap_or(0),
+            pids: pids.unwrap_or(0),
+        })
+    }
+
+    /// Lets frozen processes end (v1; a v2 group kills frozen ones).
+    pub(crate) fn release_for_kill(&self) {
+        if let (Version::One, Some(folder)) = (self.version, &self.freezer) {
+            // Not there any more: nothing to let go.
+            let _ = std::fs::write(folder.join("freezer.state"), "THAWED");
+        }
+    }
+
+    /// Removes the folders, once. Says whether all are gone.
+    pub(crate) fn try_remove(&self) -> bool {
+        // Each of them is tried, also behind one that is busy.
+        let left = self.folders.iter().filter(|folder| !removed(std::fs::remove_dir(folder))).count();
+        left == 0
+    }
+}
+
+fn removed(result: io::Result<()>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// The pause before try number `attempt` of a removal.
+pub(crate) fn remove_pause(attempt: u32) -> Duration {
+    Duration::from_micros((200u64 << attempt.min(8)).min(50_000))
+}
+
+/// Removes a folder, again and again for about a second: the kernel lets go of ended processes a little later.
+pub(crate) fn remove_at(folder: impl AsFd, name: &str) -> bool {
+    for attempt in 0..REMOVE_TRIES {
+        match rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return true,
+            Err(Errno::BUSY) => std::thread::sleep(remove_pause(attempt)),
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// Writes a file of a kernel file system below an open folder.
+pub(crate) fn write_at(folder: impl AsFd, path: &str, value: &str) -> Result<(), Errno> {
+    let file = rustix::fs::openat(folder, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, value.as_bytes()).map(drop)
+}

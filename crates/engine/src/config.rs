@@ -1,0 +1,59 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use sandhold_runtime::Resources;
+
+use crate::limits::SANDBOXES_DEFAULT;
+
+/// How the engine is set up.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// The program that becomes process 1 of every sandbox. It must be linked statically: a sandbox need not have any
+    /// library. It is copied and sealed at the start of the engine; later changes of the file have no effect.
+    pub init: InitProgram,
+    /// Its argument list, the program's name included.
+    pub init_args: Vec<String>,
+    /// Program and arguments of a process that runs [`crate::launcher_main`] at once, before it starts any thread.
+    pub launcher: Vec<OsString>,
+    /// Limits of sandboxes that ask for none; absent ones get the engine's own.
+    pub defaults: Resources,
+    /// Sandboxes at once.
+    pub max_sandboxes: usize,
+    /// How sandboxes must be held.
+    pub isolation: IsolationRequest,
+}
+
+impl EngineConfig {
+    /// The usual set-up for an init program and a launcher.
+    #[must_use]
+    pub fn new(init: InitProgram, launcher: Vec<OsString>) -> Self {
+        Self {
+            init,
+            init_args: vec!["sandhold-envd".to_owned()],
+            launcher,
+            defaults: Resources::default(),
+            max_sandboxes: SANDBOXES_DEFAULT,
+            isolation: IsolationRequest::Auto,
+        }
+    }
+}
+
+/// Where the init program comes from.
+#[derive(Debug)]
+pub enum InitProgram {
+    /// A file.
+    Path(PathBuf),
+    /// An open file.
+    #[cfg(unix)]
+    Fd(std::os::fd::OwnedFd),
+}
+
+/// How sandboxes must be held. The engine knows one level so far and never falls below what was asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IsolationRequest {
+    /// The strongest that this machine can.
+    #[default]
+    Auto,
+    /// Namespaces, cgroups and a system call filter.
+    Namespaces,
+}

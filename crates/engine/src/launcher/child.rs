@@ -1,0 +1,378 @@
+//! The child's side of one sandbox: from the fork to the exec of the init program.
+//!
+//! The launcher has one thread and the fork copied its memory, so allocating is safe here (see
+//! [`crate::sys::SingleThreaded`]). Every failure is written to the status pipe as one JSON object; the pipe closes by
+//! itself when the exec succeeds.
+//!
+//! The order matters:
+//! 1. what needs no ids, while the launcher writes the maps;
+//! 2. ids, then the death signal (a change of ids clears it) and a look whether the launcher still lives;
+//! 3. mounts, from descriptors, into a root that nobody else can see, then the pivot;
+//! 4. what takes away: resource limits, capabilities, `no_new_privs`, the filter; then exec.
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, getrlimit, setrlimit};
+use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
+
+use super::create::Clock;
+use super::message::{At, Create, Failure, IdSource, Status, Step};
+use super::root::{self, attach, clone_tree, make_entry, new_fs, tmpfs};
+use super::setup::{CONTROL_FD, Launcher};
+use crate::limits::{LOCKED_BYTES, QUEUE_BYTES, SHM_BYTES, USER_ID};
+use crate::sys;
+use crate::template::FIXED;
+use crate::{cgroup, etc, packet};
+
+/// Descriptors that the child goes on with.
+pub(super) struct Inherited {
+    pub(super) gate: OwnedFd,
+    pub(super) control: OwnedFd,
+    pub(super) status: OwnedFd,
+    pub(super) born_in_cgroup: bool,
+}
+
+/// The capabilities that Docker gives by default, here over the sandbox's own user namespace only.
+const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// The last capability that any kernel has so far; dropping an unknown one fails with EINVAL, which ends the loop.
+const LAST_CAPABILITY: u32 = 62;
+
+/// Values of the new /proc/sys, written while it is still writable.
+const SYSCTLS: &[(&str, &str, bool)] = &[
+    // No user namespace inside, whatever gets around the filter.
+    ("sys/user/max_user_namespaces", "0", true),
+    // As Docker: `user` may listen on port 80 and ping.
+    ("sys/net/ipv4/ip_unprivileged_port_start", "0", false),
+    ("sys/net/ipv4/ping_group_range", "0 2147483647", false),
+];
+
+/// Environment of the init program.
+const ENVIRONMENT: &[&CStr] = &[
+    c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    c"HOME=/root",
+];
+
+/// Becomes the sandbox's first process. Does not return.
+pub(super) fn run(launcher: &mut Launcher, create: &Create, inherited: Inherited) -> ! {
+    let status = match rustix::io::fcntl_dupfd_cloexec(&inherited.status, CONTROL_FD + 1) {
+        Ok(status) => status,
+        Err(_) => leave(1),
+    };
+    let mut clock = Clock::new();
+    match build(launcher, create, inherited, &status, &mut clock) {
+        Ok(never) => match never {},
+        Err(None) => leave(0),
+        Err(Some(failure)) => {
+            report(&status, &Status::Failed(failure));
+            leave(1)
+        }
+    }
+}
+
+#[expect(clippy::exit, reason = "a forked child must not return into the launcher's loop")]
+fn leave(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+fn report(status: &OwnedFd, what: &Status) {
+    let text = serde_json::to_vec(what).unwrap_or_default();
+    // If the engine is gone there is nobody to tell.
+    let _ = rustix::io::write(status, &text);
+}
+
+/// `Err(None)`: everything worked up to the exec, which was not asked for.
+fn build(
+    launcher: &mut Launcher,
+    create: &Create,
+    inherited: Inherited,
+    status: &OwnedFd,
+    clock: &mut Clock,
+) -> Result<Infallible, Option<Failure>> {
+    let Inherited {
+        gate,
+        control,
+        status: _,
+        born_in_cgroup,
+    } = inherited;
+    sys::own_signals();
+    rustix::process::setsid().ok();
+    rustix::system::sethostname(create.hostname.as_bytes()).at(Step::Hostname)?;
+    sys::loopback_up().at(Step::Loopback)?;
+    clock.mark("host name, loopback");
+
+    let mapped = wait_at_gate(&gate)?;
+    drop(gate);
+    clock.mark("gate");
+    if !born_in_cgroup {
+        sys::unshare(sys::Unshare::Cgroup).on(Step::Cgroup, "namespace")?;
+    }
+    take_ids(launcher, create)?;
+    stay_with_launcher(launcher)?;
+    clock.mark("ids");
+
+    rustix::process::umask(Mode::empty());
+    mount_root(launcher, create, mapped, clock)?;
+
+    arrange_descriptors(control)?;
+    limit_resources(create)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    give_up_rights(create)?;
+    clock.mark("descriptors, limits, rights");
+    sys::install(&launcher.filter).at(Step::Seccomp)?;
+    clock.mark("filter");
+
+    if create.trace {
+        report(status, &Status::Phases(std::mem::take(&mut clock.phases)));
+    }
+    let (true, Some(init)) = (create.exec, &launcher.init) else {
+        report(status, &Status::Dry);
+        return Err(None);
+    };
+    let args: Vec<&CStr> = launcher.init_args.iter().map(|arg| arg.as_c_str()).collect();
+    let error = sys::execute(init.as_fd(), &args, ENVIRONMENT);
+    Err(Some(Failure {
+        step: Step::Exec,
+        object: String::new(),
+        errno: error.raw_os_error(),
+    }))
+}
+
+/// Waits until the maps are written. Gets the host trees that carry them.
+fn wait_at_gate(gate: &OwnedFd) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let mut present = [0; 64];
+    let (len, fds) = packet::receive_bytes(gate, &mut present).at(Step::Gate)?;
+    if len == 0 {
+        return Err(Failure {
+            step: Step::Gate,
+            object: String::new(),
+            errno: 0,
+        });
+    }
+    let mut fds = fds.into_iter();
+    Ok(present[..len]
+        .iter()
+        .map(|present| if *present == 1 { fds.next() } else { None })
+        .collect())
+}
+
+fn take_ids(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
+    if launcher.hello.ids == IdSource::Single {
+        // The one id that exists is the one this process has.
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(create.uids.inside), Gid::from_raw(create.gids.inside));
+    rustix::thread::set_thread_groups(&[]).on(Step::Ids, "supplementary groups")?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).on(Step::Ids, "gid")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).on(Step::Ids, "uid")
+}
+
+/// Asks for SIGKILL when the launcher dies, and looks whether it died before it was asked: the launcher alone holds the
+/// other end of the life pipe. (The parent's id is no help: seen from a new process namespace it is always 0.)
+fn stay_with_launcher(launcher: &mut Launcher) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::ParentDeath)?;
+    // This copy of the write end would keep the pipe from hanging up.
+    let null = rustix::io::dup(&launcher.life_read).at(Step::ParentDeath)?;
+    drop(std::mem::replace(&mut launcher.life_write, null));
+    let mut life = [PollFd::new(&launcher.life_read, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    if poll(&mut life, Some(&now)).at(Step::ParentDeath)? > 0 {
+        return Err(Failure {
+            step: Step::Gate,
+            object: String::new(),
+            errno: 0,
+        });
+    }
+    Ok(())
+}
+
+fn mount_root(
+    launcher: &Launcher,
+    create: &Create,
+    mapped: Vec<Option<OwnedFd>>,
+    clock: &mut Clock,
+) -> Result<(), Failure> {
+    let (size, inodes) = (create.disk_bytes.to_string(), create.inodes.to_string());
+    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let new_root = tmpfs(&[("mode", "0755"), ("size", &size), ("nr_inodes", &inodes)], safe).at(Step::Root)?;
+    attach(&new_root, rustix::fs::CWD, root::STAGE).at(Step::Root)?;
+    clock.mark("root tmpfs");
+
+    let user = Uid::from_raw(USER_ID);
+    let ids = (create.uids.holds(0) && create.uids.holds(USER_ID) && create.gids.holds(USER_ID))
+        .then_some((user, Gid::from_raw(USER_ID)));
+    for entry in &launcher.template.own {
+        make_entry(new_root.as_fd(), entry, ids)?;
+    }
+    // Both end with the host name.
+    for path in [etc::HOSTNAME, etc::HOSTS] {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&new_root, path, flags, Mode::empty()).on(Step::Files, path)?;
+        rustix::io::write(&file, format!("{}\n", create.hostname).as_bytes()).on(Step::Files, path)?;
+    }
+    clock.mark("files");
+
+    for (index, tree) in launcher.template.trees.iter().enumerate() {
+        let mount = match mapped.get(index) {
+            Some(Some(mount)) => mount.try_clone().on(Step::HostTree, &tree.source)?,
+            _ => clone_tree(rustix::fs::CWD, &root::tree(index), true).on(Step::HostTree, &tree.source)?,
+        };
+        attach(&mount, &new_root, &tree.target).on(Step::HostTree, &tree.source)?;
+    }
+    let fixed = clone_tree(rustix::fs::CWD, root::FIXED, true).at(Step::Template)?;
+    attach(&fixed, &new_root, FIXED).at(Step::Template)?;
+    clock.mark("host trees");
+
+    let dev = clone_tree(rustix::fs::CWD, root::DEV, true).at(Step::Dev)?;
+    attach(&dev, &new_root, "dev").at(Step::Dev)?;
+    let mut pts_options = vec![("ptmxmode", "0666"), ("mode", "0620")];
+    if create.gids.holds(5) {
+        pts_options.push(("gid", "5"));
+    }
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let pts = new_fs("devpts", &pts_options, quiet).on(Step::Dev, "pts")?;
+    attach(&pts, &dev, "pts").on(Step::Dev, "pts")?;
+    let shm_size = SHM_BYTES.to_string();
+    let shm = tmpfs(&[("mode", "1777"), ("size", &shm_size), ("nr_inodes", &inodes)], safe).on(Step::Dev, "shm")?;
+    attach(&shm, &dev, "shm").on(Step::Dev, "shm")?;
+    clock.mark("dev");
+
+    mount_proc(launcher, &new_root)?;
+    clock.mark("proc");
+    mount_sys(launcher, &new_root)?;
+    clock.mark("sys");
+    root::switch_to(&new_root).at(Step::Pivot)?;
+    clock.mark("pivot");
+    Ok(())
+}
+
+/// The attributes of /proc and /sys.
+const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+fn mount_proc(launcher: &Launcher, new_root: &OwnedFd) -> Result<(), Failure> {
+    let proc = new_fs("proc", &[], QUIET).at(Step::Proc)?;
+    attach(&proc, new_root, "proc").at(Step::Proc)?;
+    for (path, value, required) in SYSCTLS {
+        let written = cgroup::write_at(&proc, path, value);
+        if *required {
+            written.on(Step::Proc, path)?;
+        }
+    }
+    for path in &launcher.masks.proc_read_only {
+        let part = clone_tree(&proc, path, true).on(Step::ProcMasks, path)?;
+        sys::set_attributes(part.as_fd(), true, QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY, None)
+            .on(Step::ProcMasks, path)?;
+        attach(&part, &proc, path).on(Step::ProcMasks, path)?;
+    }
+    hide(&launcher.masks.proc_hidden, &proc, Step::ProcMasks)
+}
+
+fn mount_sys(launcher: &Launcher, new_root: &OwnedFd) -> Result<(), Failure> {
+    let sys = new_fs("sysfs", &[], QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY).at(Step::Sys)?;
+    attach(&sys, new_root, "sys").at(Step::Sys)?;
+    hide(&launcher.masks.sys_hidden, &sys, Step::Sys)
+}
+
+/// Covers files with the null device and folders with an empty one.
+fn hide(paths: &[root::Hidden], at: &OwnedFd, step: Step) -> Result<(), Failure> {
+    for hidden in paths {
+        let source = if hidden.is_dir {
+            root::EMPTY.to_owned()
+        } else {
+            format!("{}/null", root::DEV)
+        };
+        let cover = clone_tree(rustix::fs::CWD, &source, false).on(step, hidden.path)?;
+        match attach(&cover, at, hidden.path) {
+            // What depends on the namespace (as /proc/asound on devices) may be missing here.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error).on(step, hidden.path),
+        }
+    }
+    Ok(())
+}
+
+/// Descriptors 0 to 2 are the sandbox's own null device, 3 the control socket; the rest closes at exec.
+fn arrange_descriptors(control: OwnedFd) -> Result<(), Failure> {
+    let null =
+        rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).on(Step::Descriptors, "null")?;
+    rustix::stdio::dup2_stdin(&null).at(Step::Descriptors)?;
+    rustix::stdio::dup2_stdout(&null).at(Step::Descriptors)?;
+    rustix::stdio::dup2_stderr(&null).at(Step::Descriptors)?;
+    sys::move_to(control, CONTROL_FD).at(Step::Descriptors)?;
+    match sys::close_on_exec_from(CONTROL_FD as u32 + 1) {
+        // Before Linux 5.11. Everything was opened to be closed at exec; this is the second lock.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
+        Err(error) => Err(error).at(Step::Descriptors),
+    }
+}
+
+/// Lowers limits; never raises one, which would need a right over the host.
+fn limit_resources(create: &Create) -> Result<(), Failure> {
+    let mut limits = vec![
+        (Resource::Nofile, create.open_files),
+        (Resource::Core, 0),
+        (Resource::Memlock, LOCKED_BYTES),
+        (Resource::Msgqueue, QUEUE_BYTES),
+    ];
+    limits.extend(create.max_processes.map(|limit| (Resource::Nproc, limit)));
+    limits.extend(create.max_file.map(|limit| (Resource::Fsize, limit)));
+    for (resource, limit) in limits {
+        let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(limit),
+                maximum: Some(limit),
+            },
+        )
+        .on(Step::ResourceLimits, &format!("{resource:?}"))?;
+    }
+    Ok(())
+}
+
+fn give_up_rights(create: &Create) -> Result<(), Failure> {
+    let is_root = create.uids.holds(0);
+    let kept = if is_root { CAPABILITIES } else { CapabilitySet::empty() };
+    for number in 0..=LAST_CAPABILITY {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if kept.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(error) => return Err(error).on(Step::Capabilities, "bounding set"),
+        }
+    }
+    rustix::thread::set_capabilities_secure_bits(
+        CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED,
+    )
+    .on(Step::Capabilities, "securebits")?;
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets).on(Step::Capabilities, "sets")?;
+    rustix::thread::set_no_new_privs(true).on(Step::Capabilities, "no_new_privs")
+}

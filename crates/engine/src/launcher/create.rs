@@ -1,0 +1,204 @@
+//! The parent's side of one sandbox.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+
+use super::message::{At, Create, Failure, IdSource, Phase, Step};
+use super::setup::Launcher;
+use super::{child, protocol, root};
+use crate::cgroup::{remove_at, write_at};
+use crate::packet;
+use crate::sys::{self, CloneFlags, Forked};
+
+/// A first process that runs.
+pub(super) struct Born {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    pub(super) phases: Vec<Phase>,
+}
+
+/// Times of the phases.
+pub(super) struct Clock {
+    last: Instant,
+    pub(super) phases: Vec<Phase>,
+}
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self {
+            last: Instant::now(),
+            phases: Vec::new(),
+        }
+    }
+
+    pub(super) fn mark(&mut self, name: &str) {
+        let now = Instant::now();
+        self.phases.push(Phase {
+            name: name.to_owned(),
+            us: (now - self.last).as_micros() as u64,
+        });
+        self.last = now;
+    }
+}
+
+/// Makes the cgroups, forks, writes the maps and opens the gate. On failure nothing is left.
+pub(super) fn create(launcher: &mut Launcher, create: Create, fds: Vec<OwnedFd>) -> Result<Born, Failure> {
+    let mut fds = fds.into_iter();
+    let (Some(control), Some(status)) = (fds.next(), fds.next()) else {
+        return Err(protocol("descriptors are missing"));
+    };
+    if create.claim {
+        launcher.claims.extend(fds.next());
+    }
+    let result = make_cgroups(launcher, &create).and_then(|()| start(launcher, &create, control, status));
+    if result.is_err() {
+        for folder in &launcher.cgroups {
+            remove_at(folder, &create.id);
+        }
+    }
+    result
+}
+
+fn make_cgroups(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
+    for folder in &launcher.cgroups {
+        root::make_dir(folder, &create.id, 0o755).on(Step::Cgroup, &create.id)?;
+    }
+    for file in &create.cgroup_files {
+        let Some(folder) = launcher.cgroups.get(file.hierarchy) else {
+            return Err(protocol("no such hierarchy"));
+        };
+        let written = write_at(folder, &format!("{}/{}", create.id, file.name), &file.value);
+        if file.required {
+            written.on(Step::Cgroup, &file.name)?;
+        }
+    }
+    Ok(())
+}
+
+fn start(launcher: &mut Launcher, create: &Create, control: OwnedFd, status: OwnedFd) -> Result<Born, Failure> {
+    let mut clock = Clock::new();
+    let cgroup = if launcher.hello.unified {
+        launcher.cgroups.first()
+    } else {
+        None
+    };
+    let cgroup = cgroup
+        .map(|folder| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::openat(folder, &create.id, flags, Mode::empty()).on(Step::Cgroup, &create.id)
+        })
+        .transpose()?;
+    let (gate, child_gate) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).at(Step::Gate)?;
+    let mut flags = CloneFlags::BASE;
+    if launcher.facts.time_namespace {
+        flags = flags.and(CloneFlags::TIME);
+    }
+    if cgroup.is_some() {
+        // In a cgroup v2 the child is born where it stays; in a v1 it is moved first and makes the namespace itself.
+        flags = flags.and(CloneFlags::CGROUP);
+    }
+    clock.mark("cgroup folders");
+    let forked = sys::clone3(&launcher.proof, flags, cgroup.as_ref().map(AsFd::as_fd)).at(Step::Clone)?;
+    let (pid, pidfd) = match forked {
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
+        Forked::Child => {
+            drop(gate);
+            child::run(
+                launcher,
+                create,
+                child::Inherited {
+                    gate: child_gate,
+                    control,
+                    status,
+                    born_in_cgroup: cgroup.is_some(),
+                },
+            )
+        }
+    };
+    clock.mark("clone3");
+    // Whatever fails from here on: without the gate the child ends by itself, and this makes sure.
+    let result = release(launcher, create, pid, &gate, &mut clock);
+    if let Err(failure) = result {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+        let mut wait = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut wait, None);
+        return Err(failure);
+    }
+    Ok(Born {
+        pid,
+        pidfd,
+        phases: clock.phases,
+    })
+}
+
+/// What the child waits for.
+fn release(
+    launcher: &mut Launcher,
+    create: &Create,
+    pid: Pid,
+    gate: &OwnedFd,
+    clock: &mut Clock,
+) -> Result<(), Failure> {
+    let number = pid.as_raw_nonzero().get();
+    let proc = rustix::fs::open(
+        format!("/proc/{number}"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .on(Step::IdMaps, "/proc")?;
+    write_at(&proc, "uid_map", &create.uids.line()).on(Step::IdMaps, "uid_map")?;
+    write_at(&proc, "gid_map", &create.gids.line()).on(Step::IdMaps, "gid_map")?;
+    clock.mark("id maps");
+    if !launcher.hello.unified {
+        for folder in &launcher.cgroups {
+            write_at(folder, &format!("{}/cgroup.procs", create.id), &number.to_string())
+                .on(Step::Cgroup, "cgroup.procs")?;
+        }
+        clock.mark("cgroup attach");
+    }
+    let trees = mapped_trees(launcher, &proc);
+    clock.mark("id-mapped trees");
+    // One byte a tree: whether its descriptor comes along.
+    let present: Vec<u8> = trees.iter().map(|tree| u8::from(tree.is_some())).collect();
+    let fds: Vec<&OwnedFd> = trees.iter().flatten().collect();
+    packet::send_bytes(gate, &present, &fds).at(Step::Gate)
+}
+
+/// The host trees with the child's id map, so that root's files show as root's. Where a file system takes no id map they
+/// show as nobody's: that is cosmetic, and the child binds the plain tree.
+fn mapped_trees(launcher: &mut Launcher, proc: &OwnedFd) -> Vec<Option<OwnedFd>> {
+    if launcher.hello.ids != IdSource::Ranges || launcher.unmapped.iter().all(|unmapped| *unmapped) {
+        return launcher.unmapped.iter().map(|_| None).collect();
+    }
+    let user_namespace = rustix::fs::openat(proc, "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let Ok(user_namespace) = user_namespace else {
+        return launcher.unmapped.iter().map(|_| None).collect();
+    };
+    let mut trees = Vec::new();
+    for (index, unmapped) in launcher.unmapped.iter_mut().enumerate() {
+        let mapped = if *unmapped {
+            None
+        } else {
+            root::clone_tree(rustix::fs::CWD, &root::tree(index), true)
+                .ok()
+                .filter(|tree| {
+                    sys::set_attributes(
+                        tree.as_fd(),
+                        true,
+                        MountAttrFlags::empty(),
+                        Some(user_namespace.as_fd()),
+                    )
+                    .is_ok()
+                })
+        };
+        *unmapped = mapped.is_none();
+        trees.push(mapped);
+    }
+    trees
+}

@@ -1,0 +1,307 @@
+//! What engine and launcher say to each other: one JSON object a packet, descriptors beside it.
+//!
+//! Both ends are the same build; [`Hello::build`] makes sure. The launcher is more privileged than nothing else on this
+//! socket: only the engine holds the other end.
+
+use serde::{Deserialize, Serialize};
+
+/// The version that both ends must share.
+pub(crate) const BUILD: &str = concat!("sandhold-engine ", env!("CARGO_PKG_VERSION"), " messages 1");
+
+/// Engine to launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// The first message. Descriptor: the init program, unless [`Hello::init_args`] is empty.
+    Hello(Hello),
+    /// The answer to [`Reply::NeedsMap`]: the maps are written.
+    Mapped,
+    /// Make a sandbox. Descriptors: its end of the control socket, the write end of its status pipe, and with
+    /// [`Create::claim`] the socket that holds a block of ids.
+    Create(Box<Create>),
+    /// A sandbox is gone and cleaned up after.
+    Forget {
+        /// Its request.
+        request: u64,
+    },
+}
+
+/// How the launcher sets itself up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// [`BUILD`].
+    pub(crate) build: String,
+    /// Where ids come from.
+    pub(crate) ids: IdSource,
+    /// The template to prepare.
+    pub(crate) template: String,
+    /// Folders of this server's cgroups, one a hierarchy; sandboxes get a folder in each.
+    pub(crate) cgroups: Vec<String>,
+    /// Whether the one folder in `cgroups` is a cgroup v2, which a child can be born in.
+    pub(crate) unified: bool,
+    /// Argument list of the init program.
+    pub(crate) init_args: Vec<String>,
+}
+
+/// Where a sandbox's ids come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum IdSource {
+    /// Ranges of their own, by root.
+    Ranges,
+    /// The sub-ids of an ordinary user, mapped by `newuidmap` in a user namespace of the launcher's.
+    SubIds,
+    /// The user's own id, as `user`.
+    Single,
+}
+
+/// What one sandbox is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Create {
+    /// Number of the request, in its reply.
+    pub(crate) request: u64,
+    /// Name of its cgroup folders.
+    pub(crate) id: String,
+    /// Host name inside.
+    pub(crate) hostname: String,
+    /// User ids.
+    pub(crate) uids: IdMap,
+    /// Group ids.
+    pub(crate) gids: IdMap,
+    /// Files to write in the cgroups.
+    pub(crate) cgroup_files: Vec<CgroupFile>,
+    /// Size of the root.
+    pub(crate) disk_bytes: u64,
+    /// Files of the root.
+    pub(crate) inodes: u64,
+    /// Processes, as a resource limit for want of a cgroup.
+    pub(crate) max_processes: Option<u64>,
+    /// Largest file, as a resource limit for want of a cgroup.
+    pub(crate) max_file: Option<u64>,
+    /// Open files of a process.
+    pub(crate) open_files: u64,
+    /// False: stop where the init program would be started, with success.
+    pub(crate) exec: bool,
+    /// Whether the times of the phases are written to the status pipe.
+    pub(crate) trace: bool,
+    /// Whether a descriptor that claims a block of ids is with this message.
+    pub(crate) claim: bool,
+}
+
+/// One line of an id map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdMap {
+    /// First id inside.
+    pub(crate) inside: u32,
+    /// First id in the launcher's user namespace.
+    pub(crate) outside: u32,
+    /// How many.
+    pub(crate) count: u32,
+}
+
+impl IdMap {
+    /// Whether `id` exists inside.
+    pub(crate) fn holds(self, id: u32) -> bool {
+        id >= self.inside && id - self.inside < self.count
+    }
+
+    /// The line for `uid_map`.
+    pub(crate) fn line(self) -> String {
+        format!("{} {} {}\n", self.inside, self.outside, self.count)
+    }
+}
+
+/// A value for a file of a cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CgroupFile {
+    /// Index into [`Hello::cgroups`].
+    pub(crate) hierarchy: usize,
+    /// The file's name.
+    pub(crate) name: String,
+    /// What to write.
+    pub(crate) value: String,
+    /// Whether the sandbox cannot be made without.
+    pub(crate) required: bool,
+}
+
+/// Launcher to engine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// The launcher stands in a new user namespace, whose maps somebody outside must write.
+    NeedsMap {
+        /// Its process id.
+        pid: i32,
+    },
+    /// Sandboxes can be made.
+    Ready(Ready),
+    /// The launcher cannot be set up and ends.
+    Failed(Failure),
+    /// A sandbox's first process runs. Descriptor: its pidfd.
+    Created {
+        /// Which.
+        request: u64,
+        /// Its id on the host.
+        pid: i32,
+        /// Microseconds that each phase took in the launcher.
+        phases: Vec<Phase>,
+    },
+    /// It could not be made; nothing is left of it.
+    Refused {
+        /// Which.
+        request: u64,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// What the launcher found out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    /// Whether host trees show their owners inside.
+    pub(crate) time_namespace: bool,
+    /// What the user should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// How long something took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Phase {
+    /// What.
+    pub name: String,
+    /// Microseconds.
+    pub us: u64,
+}
+
+/// What a child writes into its status pipe.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Status {
+    /// It failed and ends.
+    Failed(Failure),
+    /// What was asked for by [`Create::trace`], just before the exec.
+    Phases(Vec<Phase>),
+    /// It came where the init program would have been started.
+    Dry,
+}
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}{}", if object.is_empty() { String::new() } else { format!(" ({object})") })]
+pub(crate) struct Failure {
+    /// Which.
+    pub(crate) step: Step,
+    /// What it worked on.
+    pub(crate) object: String,
+    /// The kernel's error number; 0 where there is none.
+    pub(crate) errno: i32,
+}
+
+impl Failure {
+    /// The kernel's error as a source.
+    pub(crate) fn cause(&self) -> std::io::Error {
+        if self.errno == 0 {
+            std::io::Error::other("refused")
+        } else {
+            std::io::Error::from_raw_os_error(self.errno)
+        }
+    }
+}
+
+/// Where things can fail, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Protocol,
+    Policy,
+    UserNamespace,
+    IdMaps,
+    MountNamespace,
+    PrivateRoot,
+    HostTree,
+    Template,
+    Cgroup,
+    Clone,
+    Gate,
+    Hostname,
+    Loopback,
+    Ids,
+    ParentDeath,
+    Root,
+    Files,
+    Dev,
+    Proc,
+    ProcMasks,
+    Sys,
+    Pivot,
+    Descriptors,
+    ResourceLimits,
+    Capabilities,
+    Seccomp,
+    Exec,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Protocol => "the message to the launcher cannot be understood",
+            Self::Policy => "the system call policy cannot be compiled",
+            Self::UserNamespace => "a user namespace cannot be made",
+            Self::IdMaps => "the id maps cannot be written",
+            Self::MountNamespace => "a mount namespace cannot be made",
+            Self::PrivateRoot => "the launcher's own root cannot be mounted",
+            Self::HostTree => "a host folder cannot be bound read-only",
+            Self::Template => "the template's files cannot be prepared",
+            Self::Cgroup => "the cgroup cannot be made",
+            Self::Clone => "the sandbox's namespaces cannot be made",
+            Self::Gate => "the launcher ended while the sandbox started",
+            Self::Hostname => "the host name cannot be set",
+            Self::Loopback => "the loopback interface cannot be brought up",
+            Self::Ids => "the sandbox's ids cannot be taken",
+            Self::ParentDeath => "the sandbox cannot be tied to the launcher",
+            Self::Root => "the sandbox's root cannot be mounted",
+            Self::Files => "a file of the sandbox's root cannot be made",
+            Self::Dev => "the sandbox's /dev cannot be made",
+            Self::Proc => "the sandbox's /proc cannot be mounted",
+            Self::ProcMasks => "a part of /proc cannot be hidden",
+            Self::Sys => "the sandbox's /sys cannot be mounted",
+            Self::Pivot => "the sandbox's root cannot be entered",
+            Self::Descriptors => "the sandbox's descriptors cannot be arranged",
+            Self::ResourceLimits => "a resource limit cannot be set",
+            Self::Capabilities => "capabilities cannot be given up",
+            Self::Seccomp => "the system call filter cannot be installed",
+            Self::Exec => "the init program cannot be started",
+        })
+    }
+}
+
+/// Says which step a result belongs to.
+pub(crate) trait At<T> {
+    /// Names the step.
+    fn at(self, step: Step) -> Result<T, Failure>;
+    /// Names the step and what it worked on.
+    fn on(self, step: Step, object: &str) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for Result<T, rustix::io::Errno> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.on(step, "")
+    }
+
+    fn on(self, step: Step, object: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure {
+            step,
+            object: object.to_owned(),
+            errno: error.raw_os_error(),
+        })
+    }
+}
+
+impl<T> At<T> for Result<T, std::io::Error> {
+    fn at(self, step: Step) -> Result<T, Failure> {
+        self.on(step, "")
+    }
+
+    fn on(self, step: Step, object: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure {
+            step,
+            object: object.to_owned(),
+            errno: error.raw_os_error().unwrap_or(0),
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Every limit of the engine. Bytes unless the name says otherwise.
+
+/// Memory of a sandbox that asks for none, its tmpfs included.
+pub const MEMORY_DEFAULT: u64 = 2 << 30;
+/// Least memory of a sandbox: below it not even an interpreter starts.
+pub const MEMORY_MIN: u64 = 16 << 20;
+/// Most memory of a sandbox.
+pub const MEMORY_MAX: u64 = 1 << 40;
+/// Processes and threads of a sandbox that asks for none.
+pub const PIDS_DEFAULT: u64 = 512;
+/// Least processes and threads.
+pub const PIDS_MIN: u64 = 8;
+/// Most processes and threads.
+pub const PIDS_MAX: u64 = 1 << 20;
+/// Least processors, in fractions: the kernel's smallest quota is one millisecond in a hundred.
+pub const CPUS_MIN: f64 = 0.01;
+/// Most processors.
+pub const CPUS_MAX: f64 = 1024.0;
+/// Writable root of a sandbox that asks for none. It is a tmpfs, so what is written counts as memory too.
+pub const DISK_DEFAULT: u64 = 2 << 30;
+/// Least writable root.
+pub const DISK_MIN: u64 = 1 << 20;
+/// Most writable root.
+pub const DISK_MAX: u64 = 1 << 40;
+/// Files and folders of a sandbox that asks for none.
+pub const INODES_DEFAULT: u64 = 200_000;
+/// Least files and folders; the engine's own skeleton takes about a hundred.
+pub const INODES_MIN: u64 = 256;
+/// Most files and folders.
+pub const INODES_MAX: u64 = 100_000_000;
+/// Open files of a process in a sandbox that asks for none. Never more than the server's own hard limit.
+pub const OPEN_FILES_DEFAULT: u64 = 4096;
+/// Least open files of a process.
+pub const OPEN_FILES_MIN: u64 = 64;
+/// Most open files of a process.
+pub const OPEN_FILES_MAX: u64 = 1 << 20;
+/// Sandboxes at once when the configuration names no number.
+pub const SANDBOXES_DEFAULT: usize = 1024;
+
+/// `/dev/shm` of a sandbox; what is in it counts as memory.
+pub(crate) const SHM_BYTES: u64 = 256 << 20;
+/// Memory that a process may lock.
+pub(crate) const LOCKED_BYTES: u64 = 8 << 20;
+/// Bytes in POSIX message queues.
+pub(crate) const QUEUE_BYTES: u64 = 819_200;
+/// The period of the processor quota, in microseconds.
+pub(crate) const CPU_PERIOD_US: u64 = 100_000;
+
+/// A message between engine and launcher.
+pub(crate) const MESSAGE: usize = 64 << 10;
+/// What a child may write about its failure or its phases.
+pub(crate) const STATUS: usize = 4 << 10;
+/// The boot message and its answer.
+pub(crate) const BOOT_MESSAGE: usize = 128 << 10;
+/// The init program's file.
+pub(crate) const INIT_FILE: u64 = 256 << 20;
+/// The host's certificate bundle and its `ld.so.cache`, each.
+pub(crate) const HOST_FILE: u64 = 8 << 20;
+/// Length of a sandbox's id and of a host name.
+pub(crate) const NAME: usize = 63;
+
+/// How long a sandbox may take from `create` to its boot answer, in seconds.
+pub(crate) const BOOT_DEADLINE_S: u64 = 10;
+/// How long the launcher may take to get ready, in seconds.
+pub(crate) const LAUNCHER_DEADLINE_S: u64 = 10;
+/// How long a kill waits for the kernel to end the processes, in seconds, before it is logged as stuck.
+pub(crate) const KILL_DEADLINE_S: u64 = 10;
+/// How often a cgroup's removal is tried; the pauses double from 200 µs to 50 ms, 1.5 s in all.
+pub(crate) const REMOVE_TRIES: u32 = 36;
+/// How long a frozen state is waited for, in milliseconds.
+pub(crate) const FREEZE_DEADLINE_MS: u64 = 2_000;
+
+/// Where the private id ranges begin: inside systemd's range for containers.
+pub(crate) const IDS_FIRST: u32 = 1_500_000_000;
+/// Ids of one sandbox.
+pub(crate) const IDS_PER_SANDBOX: u32 = 65_536;
+/// Ranges in one block; a block belongs to one server.
+pub(crate) const RANGES_PER_BLOCK: u32 = 64;
+/// Blocks up to the end of systemd's range (0x6fff_ffff).
+pub(crate) const BLOCKS: u32 = (0x6fff_ffff - IDS_FIRST) / (IDS_PER_SANDBOX * RANGES_PER_BLOCK);
+/// The id of `user` inside.
+pub(crate) const USER_ID: u32 = 1000;

@@ -1,0 +1,298 @@
+//! A sandbox that was made.
+//!
+//! ```text
+//!            create                      boot answer
+//!   (none) ─────────▶ starting ────────────────────────▶ running ◀──thaw── frozen
+//!                        │ failure, deadline                │ └──freeze──────▲│
+//!                        ▼                                  ▼ kill, drop,     │
+//!                      ending ◀──────────────────────────── its init ends, ◀──┘
+//!                        │ SIGKILL; pidfd readable:         the launcher dies
+//!                        │ every process of the namespace is gone
+//!                        ▼
+//!                      ended: cgroups removed, ids given back, launcher told
+//! ```
+//!
+//! One task a sandbox waits for its pidfd and does the last step, whatever led there.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, ReturnFlags, SocketFlags, SocketType, recvmsg, socketpair};
+use rustix::process::{Signal, pidfd_send_signal};
+use sandhold_runtime::{RuntimeError, Sandbox, Stream, Usage};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use crate::cgroup::{SandboxCgroups, remove_pause};
+use crate::ids::{IdPool, Lease};
+use crate::limits::{BOOT_MESSAGE, KILL_DEADLINE_S, REMOVE_TRIES};
+use crate::link::Link;
+use crate::packet;
+use crate::sys;
+
+/// The byte that goes with the descriptor of a new connection.
+const CONNECTION: u8 = b'c';
+
+/// What a sandbox holds, shared by its handle and the task that waits for its end.
+pub(crate) struct Inner {
+    pub(crate) id: String,
+    pidfd: OwnedFd,
+    control: AsyncFd<OwnedFd>,
+    cgroups: SandboxCgroups,
+    frozen: AtomicBool,
+    /// Why it is ending, once somebody decided.
+    reason: Mutex<Option<String>>,
+    ended: watch::Sender<Option<String>>,
+}
+
+/// What is given back when the sandbox ended.
+pub(crate) struct Holdings {
+    pub(crate) request: u64,
+    pub(crate) link: Arc<Link>,
+    pub(crate) ids: Arc<IdPool>,
+    pub(crate) lease: Lease,
+    pub(crate) slot: OwnedSemaphorePermit,
+}
+
+/// The handle: dropping the last one ends the sandbox.
+pub(crate) struct LocalSandbox {
+    inner: Arc<Inner>,
+    boot_answer: Vec<u8>,
+}
+
+impl Inner {
+    /// Takes over a first process and starts to wait for its end.
+    pub(crate) fn adopt(
+        id: String,
+        (pid, pidfd): (i32, OwnedFd),
+        control: AsyncFd<OwnedFd>,
+        cgroups: SandboxCgroups,
+        holdings: Holdings,
+    ) -> io::Result<Arc<Self>> {
+        let waiting = sys::watch(pidfd.try_clone()?, Interest::READABLE)?;
+        let inner = Arc::new(Self {
+            id,
+            pidfd,
+            control,
+            cgroups,
+            frozen: AtomicBool::new(false),
+            reason: Mutex::new(None),
+            ended: watch::channel(None).0,
+        });
+        tracing::debug!(sandbox = inner.id, pid, "started");
+        tokio::spawn(clean_up(Arc::clone(&inner), waiting, holdings));
+        Ok(inner)
+    }
+
+    /// Starts its end, for this reason unless there is one already.
+    pub(crate) fn end(&self, reason: &str) {
+        self.reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| reason.to_owned());
+        // ESRCH: it has ended by itself.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        if self.frozen.load(Ordering::Acquire) {
+            self.cgroups.release_for_kill();
+        }
+    }
+
+    /// Waits until it is gone, and says why.
+    pub(crate) async fn ended(&self) -> String {
+        let mut ended = self.ended.subscribe();
+        let reason = ended.wait_for(Option::is_some).await;
+        // The sender lives in `self`, so the wait cannot fail.
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
+    }
+
+    fn check_alive(&self) -> Result<(), RuntimeError> {
+        match &*self.ended.borrow() {
+            Some(reason) => Err(RuntimeError::Ended(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The init program's answer to the boot message. An end of the stream is `Ok(None)`.
+    pub(crate) async fn boot_answer(&self) -> io::Result<Option<Vec<u8>>> {
+        self.control
+            .async_io(Interest::READABLE, |control| {
+                let mut buffer = vec![0; BOOT_MESSAGE];
+                let mut none = rustix::net::RecvAncillaryBuffer::default();
+                // No room for descriptors: what the sandbox might send is dropped by the kernel.
+                let received = recvmsg(
+                    control,
+                    &mut [IoSliceMut::new(&mut buffer)],
+                    &mut none,
+                    RecvFlags::CMSG_CLOEXEC,
+                )?;
+                if received.flags.contains(ReturnFlags::TRUNC) {
+                    return Err(io::Error::other(format!(
+                        "the answer is longer than {BOOT_MESSAGE} bytes"
+                    )));
+                }
+                buffer.truncate(received.bytes);
+                Ok((!buffer.is_empty()).then_some(buffer))
+            })
+            .await
+    }
+
+    async fn set_frozen(self: &Arc<Self>, frozen: bool) -> Result<(), RuntimeError> {
+        self.check_alive()?;
+        if !self.cgroups.can_freeze() {
+            let what = "this machine has no cgroup that can freeze a sandbox's processes";
+            return Err(RuntimeError::Unsupported(what.to_owned()));
+        }
+        // Before the fact: an end that comes in between must let frozen processes go.
+        self.frozen.store(true, Ordering::Release);
+        let inner = Arc::clone(self);
+        let result = tokio::task::spawn_blocking(move || inner.cgroups.set_frozen(frozen)).await;
+        if !frozen {
+            self.frozen.store(false, Ordering::Release);
+        }
+        self.check_alive()?;
+        let verb = if frozen { "freezing" } else { "thawing" };
+        result
+            .unwrap_or_else(|error| Err(error.into()))
+            .map_err(|error| RuntimeError::failed(format!("{verb} sandbox {}", self.id), error))
+    }
+}
+
+/// Waits for the end of the first process, which is the end of all, and gives everything back.
+async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings) {
+    let mut launcher_ended = holdings.link.ended();
+    loop {
+        tokio::select! {
+            // An error means that the reactor is shutting down, and this program with it.
+            _ = pidfd.readable() => break,
+            _ = launcher_ended.wait_for(|ended| *ended), if !launcher_gone(&inner) => {
+                inner.end("the launcher process ended");
+            }
+        }
+    }
+    for attempt in 0..REMOVE_TRIES {
+        if inner.cgroups.try_remove() {
+            break;
+        }
+        tokio::time::sleep(remove_pause(attempt)).await;
+        if attempt + 1 == REMOVE_TRIES {
+            tracing::warn!(sandbox = inner.id, "a cgroup is still busy; the next server removes it");
+        }
+    }
+    holdings.ids.release(&holdings.lease);
+    holdings.link.forget(holdings.request).await;
+    drop(holdings.slot);
+    let reason = inner.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+    inner
+        .ended
+        .send_replace(Some(reason.unwrap_or_else(|| "its first process ended".to_owned())));
+}
+
+/// Whether the end was already started; the launcher's end adds nothing then.
+fn launcher_gone(inner: &Inner) -> bool {
+    inner.reason.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
+impl LocalSandbox {
+    pub(crate) fn new(inner: Arc<Inner>, boot_answer: Vec<u8>) -> Self {
+        Self { inner, boot_answer }
+    }
+}
+
+impl Drop for LocalSandbox {
+    fn drop(&mut self) {
+        self.inner.end("nobody holds it any more");
+    }
+}
+
+#[async_trait]
+impl Sandbox for LocalSandbox {
+    fn boot_answer(&self) -> &[u8] {
+        &self.boot_answer
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {
+        self.inner.check_alive()?;
+        let failed = |error: io::Error| RuntimeError::failed(format!("connecting to sandbox {}", self.inner.id), error);
+        let pair = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        );
+        let (own, theirs) = pair.map_err(|error| failed(error.into()))?;
+        let sent = self
+            .inner
+            .control
+            .async_io(Interest::WRITABLE, |control| {
+                match packet::send_bytes(control, &[CONNECTION], &[&theirs]) {
+                    Err(error) => Err(io::Error::from(error)),
+                    Ok(()) => Ok(()),
+                }
+            })
+            .await;
+        match sent {
+            Ok(()) => {}
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PIPE | Errno::CONNRESET)) => {
+                // Its init program let go of the socket: it is ending, and says why in a moment.
+                self.inner.end("its first process ended");
+                return Err(RuntimeError::Ended(self.inner.ended().await));
+            }
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOMANYREFS) => {
+                let what = format!(
+                    "sandbox {} does not accept its connections, too many are waiting",
+                    self.inner.id
+                );
+                return Err(RuntimeError::Exhausted(what));
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(own)).map_err(failed)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn freeze(&self) -> Result<(), RuntimeError> {
+        self.inner.set_frozen(true).await
+    }
+
+    async fn thaw(&self) -> Result<(), RuntimeError> {
+        self.inner.set_frozen(false).await
+    }
+
+    async fn usage(&self) -> Result<Usage, RuntimeError> {
+        self.inner.check_alive()?;
+        let inner = Arc::clone(&self.inner);
+        let usage = tokio::task::spawn_blocking(move || inner.cgroups.usage())
+            .await
+            .ok()
+            .flatten();
+        self.inner.check_alive()?;
+        usage.ok_or_else(|| {
+            RuntimeError::Unsupported("this machine has no cgroup that counts what a sandbox uses".to_owned())
+        })
+    }
+
+    async fn kill(&self) {
+        self.inner.end("it was shut down");
+        let ended = self.inner.ended();
+        tokio::pin!(ended);
+        let deadline = Duration::from_secs(KILL_DEADLINE_S);
+        if tokio::time::timeout(deadline, &mut ended).await.is_err() {
+            tracing::warn!(
+                sandbox = self.inner.id,
+                "its processes have not ended yet after SIGKILL"
+            );
+            ended.await;
+        }
+    }
+
+    async fn ended(&self) -> String {
+        self.inner.ended().await
+    }
+}

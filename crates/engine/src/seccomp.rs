@@ -1,0 +1,407 @@
+//! The system calls a sandbox may make: `policy/seccomp.json` compiled to a seccomp program.
+//!
+//! The program is a binary search over the call numbers, written here and not by `seccompiler`: the kernel runs every
+//! filter over all call numbers when it is installed (to fill its cache), so a list costs 0.1 ms at each start of a sandbox
+//! and a search tree nearly nothing; and one program has to give several answers (allow, EPERM, EAFNOSUPPORT, ENOSYS).
+
+use std::collections::BTreeMap;
+
+use libc::sock_filter;
+use serde::Deserialize;
+
+use crate::syscalls::{Number, number};
+
+/// The policy as it stands in the file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Policy {
+    #[serde(rename = "comment")]
+    _comment: String,
+    default: Action,
+    groups: Vec<Group>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    #[serde(rename = "name")]
+    name: String,
+    reason: String,
+    action: Action,
+    syscalls: Vec<String>,
+    /// The action is for calls that one of these describes; the others get `otherwise`.
+    #[serde(default)]
+    when: Vec<Condition>,
+    otherwise: Option<Action>,
+}
+
+/// A condition on the low 32 bits of an argument.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Condition {
+    arg: u8,
+    #[serde(default = "all_bits")]
+    mask: u32,
+    #[serde(default)]
+    equals: Vec<u32>,
+    #[serde(default)]
+    none_of: Vec<u32>,
+    and: Option<Box<Condition>>,
+}
+
+fn all_bits() -> u32 {
+    u32::MAX
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+enum Action {
+    #[serde(rename = "allow")]
+    Allow,
+    #[serde(rename = "EPERM")]
+    NotPermitted,
+    #[serde(rename = "ENOSYS")]
+    NotThere,
+    #[serde(rename = "EAFNOSUPPORT")]
+    NoSuchFamily,
+}
+
+impl Action {
+    fn code(self) -> u32 {
+        let errno = |code: i32| libc::SECCOMP_RET_ERRNO | (code as u32 & libc::SECCOMP_RET_DATA);
+        match self {
+            Self::Allow => libc::SECCOMP_RET_ALLOW,
+            Self::NotPermitted => errno(libc::EPERM),
+            Self::NotThere => errno(libc::ENOSYS),
+            Self::NoSuchFamily => errno(libc::EAFNOSUPPORT),
+        }
+    }
+}
+
+/// What is wrong with the policy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PolicyError {
+    #[error("the system call policy is not valid JSON of its kind")]
+    Json(#[from] serde_json::Error),
+    #[error("the system call policy names \"{0}\", which no architecture has")]
+    UnknownCall(String),
+    #[error("the system call policy names \"{0}\" twice")]
+    Twice(String),
+    #[error("group \"{0}\" of the system call policy is incomplete")]
+    Incomplete(String),
+}
+
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xc000_00b7;
+
+/// Numbers from here on are the x32 calls of x86_64: a second door to the same calls, with its own bugs.
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Where `struct seccomp_data` holds the call number, the architecture and the low half of argument 0 (both supported
+/// architectures are little endian).
+const OFFSET_NUMBER: u32 = 0;
+const OFFSET_ARCH: u32 = 4;
+const OFFSET_ARGS: u32 = 16;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    action: Action,
+    when: Vec<Condition>,
+    otherwise: Action,
+}
+
+/// Compiles the policy that is built in.
+pub(crate) fn program() -> Result<Vec<sock_filter>, PolicyError> {
+    compile(&serde_json::from_str(include_str!("../policy/seccomp.json"))?)
+}
+
+fn compile(policy: &Policy) -> Result<Vec<sock_filter>, PolicyError> {
+    let mut rules = BTreeMap::new();
+    for group in &policy.groups {
+        let complete = group.when.is_empty() == group.otherwise.is_none() && group.reason.len() > 10;
+        if !complete || group.when.iter().any(|condition| condition.arg > 5) {
+            return Err(PolicyError::Incomplete(group.name.clone()));
+        }
+        let otherwise = group.otherwise.unwrap_or(group.action);
+        let rule = Rule {
+            action: group.action,
+            when: group.when.clone(),
+            otherwise,
+        };
+        for name in &group.syscalls {
+            match number(name) {
+                Number::Here(number) => {
+                    if rules.insert(number, rule.clone()).is_some() {
+                        return Err(PolicyError::Twice(name.clone()));
+                    }
+                }
+                Number::Elsewhere => {}
+                Number::Unknown => return Err(PolicyError::UnknownCall(name.clone())),
+            }
+        }
+    }
+    let default = Rule {
+        action: policy.default,
+        when: Vec::new(),
+        otherwise: policy.default,
+    };
+    let mut code = vec![
+        load(OFFSET_ARCH),
+        jump(libc::BPF_JEQ, ARCH, 1, 0),
+        answer(libc::SECCOMP_RET_KILL_PROCESS),
+        load(OFFSET_NUMBER),
+        jump(libc::BPF_JGE, X32_BIT, 0, 1),
+        answer(Action::NotThere.code()),
+    ];
+    code.extend(search(&ranges(&rules, &default)));
+    Ok(code)
+}
+
+/// Neighbouring numbers with the same rule as one range, by its first number; the ranges cover all numbers.
+fn ranges(rules: &BTreeMap<u32, Rule>, default: &Rule) -> Vec<(u32, Rule)> {
+    let mut list: Vec<(u32, Rule)> = vec![(0, default.clone())];
+    let mut put = |from: u32, rule: &Rule| match list.last_mut() {
+        Some((start, last)) if *start == from => *last = rule.clone(),
+        Some((_, last)) if last == rule => {}
+        _ => list.push((from, rule.clone())),
+    };
+    for (number, rule) in rules {
+        put(*number, rule);
+        if !rules.contains_key(&(number + 1)) {
+            put(number + 1, default);
+        }
+    }
+    list
+}
+
+/// A search tree over the ranges; the call number is in the accumulator.
+fn search(ranges: &[(u32, Rule)]) -> Vec<sock_filter> {
+    match ranges {
+        [] => vec![answer(Action::NotThere.code())],
+        [(_, rule)] => decide(rule),
+        _ => {
+            let (low, high) = ranges.split_at(ranges.len() / 2);
+            let below = search(low);
+            let mut code = match u8::try_from(below.len()) {
+                Ok(distance) => vec![jump(libc::BPF_JGE, high[0].0, distance, 0)],
+                // Conditional jumps reach 255 instructions, unconditional ones any distance.
+                Err(_) => vec![jump(libc::BPF_JGE, high[0].0, 0, 1), skip(below.len() as u32)],
+            };
+            code.extend(below);
+            code.extend(search(high));
+            code
+        }
+    }
+}
+
+/// The answer of one rule; ends in a return on every path.
+fn decide(rule: &Rule) -> Vec<sock_filter> {
+    let mut code = Vec::new();
+    for condition in &rule.when {
+        // Each condition: its tests, each jumping over the rest when it fails, then the answer.
+        let mut tests: Vec<Vec<sock_filter>> = Vec::new();
+        let mut next = Some(condition);
+        while let Some(condition) = next {
+            tests.push(test(condition));
+            next = condition.and.as_deref();
+        }
+        let mut block = vec![answer(rule.action.code())];
+        for test in tests.into_iter().rev() {
+            // `test` ends in "go on if true"; a failed one falls into a jump over what follows.
+            let mut joined = test;
+            joined.push(skip(block.len() as u32));
+            joined.extend(block);
+            block = joined;
+        }
+        code.extend(block);
+    }
+    code.push(answer(rule.otherwise.code()));
+    code
+}
+
+/// Loads the argument and jumps one instruction ahead of the end if the condition holds, else falls to the end.
+fn test(condition: &Condition) -> Vec<sock_filter> {
+    let mut code = vec![load(OFFSET_ARGS + 8 * u32::from(condition.arg))];
+    if condition.mask != u32::MAX {
+        code.push(op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, condition.mask));
+    }
+    // After the comparisons comes the caller's skip (condition failed); true means to jump over it.
+    let equals = condition.equals.len();
+    for (index, value) in condition.equals.iter().enumerate() {
+        code.push(jump(libc::BPF_JEQ, *value, (equals - index) as u8, 0));
+    }
+    if equals == 0 {
+        let forbidden = condition.none_of.len();
+        for (index, value) in condition.none_of.iter().enumerate() {
+            // A match goes to the skip that stands behind one "jump over it".
+            code.push(jump(libc::BPF_JEQ, *value, (forbidden - index) as u8, 0));
+        }
+        code.push(skip(1));
+    }
+    code
+}
+
+fn op(code: u32, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
+}
+
+fn load(offset: u32) -> sock_filter {
+    op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+fn answer(code: u32) -> sock_filter {
+    op(libc::BPF_RET | libc::BPF_K, code)
+}
+
+fn skip(count: u32) -> sock_filter {
+    op(libc::BPF_JMP | libc::BPF_JA, count)
+}
+
+fn jump(kind: u32, value: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter {
+        code: (libc::BPF_JMP | kind | libc::BPF_K) as u16,
+        jt,
+        jf,
+        k: value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a program as the kernel would.
+    fn run(program: &[sock_filter], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let (mut at, mut acc) = (0usize, 0u32);
+        loop {
+            let step = program[at];
+            let code = u32::from(step.code);
+            at += 1;
+            match code & 7 {
+                libc::BPF_LD => {
+                    acc = match step.k {
+                        OFFSET_NUMBER => number,
+                        OFFSET_ARCH => arch,
+                        offset => args[((offset - OFFSET_ARGS) / 8) as usize] as u32,
+                    }
+                }
+                libc::BPF_ALU => acc &= step.k,
+                libc::BPF_RET => return step.k,
+                libc::BPF_JMP => {
+                    at += match code & 0xf0 {
+                        libc::BPF_JA => step.k as usize,
+                        libc::BPF_JEQ if acc == step.k => step.jt as usize,
+                        libc::BPF_JGE if acc >= step.k => step.jt as usize,
+                        libc::BPF_JEQ | libc::BPF_JGE => step.jf as usize,
+                        other => panic!("jump {other:#x}"),
+                    }
+                }
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    fn call(name: &str, args: &[u64]) -> u32 {
+        let Number::Here(number) = number(name) else {
+            panic!("{name} has no number here")
+        };
+        let mut all = [0; 6];
+        all[..args.len()].copy_from_slice(args);
+        run(&program().unwrap(), ARCH, number, all)
+    }
+
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+
+    fn errno(code: i32) -> u32 {
+        libc::SECCOMP_RET_ERRNO | code as u32
+    }
+
+    #[test]
+    fn every_call_of_the_policy_gets_its_groups_answer() {
+        let policy: Policy = serde_json::from_str(include_str!("../policy/seccomp.json")).unwrap();
+        for group in policy.groups.iter().filter(|group| group.when.is_empty()) {
+            for name in &group.syscalls {
+                if let Number::Here(_) = number(name) {
+                    assert_eq!(call(name, &[]), group.action.code(), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn calls_that_nobody_named_do_not_exist() {
+        let program = program().unwrap();
+        for number in [335, 600, 4096, X32_BIT - 1] {
+            assert_eq!(run(&program, ARCH, number, [0; 6]), errno(libc::ENOSYS), "{number}");
+        }
+    }
+
+    #[test]
+    fn foreign_architectures_are_killed_and_x32_is_refused() {
+        let program = program().unwrap();
+        assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+        for number in [X32_BIT, X32_BIT | 1, X32_BIT | 59, u32::MAX] {
+            assert_eq!(run(&program, ARCH, number, [0; 6]), errno(libc::ENOSYS), "{number:#x}");
+        }
+    }
+
+    #[test]
+    fn arguments_decide() {
+        assert_eq!(call("clone", &[libc::SIGCHLD as u64]), ALLOW);
+        assert_eq!(call("clone", &[(libc::CLONE_VM | libc::CLONE_THREAD) as u64]), ALLOW);
+        for bit in [25, 17, 26, 27, 28, 29, 30] {
+            assert_eq!(call("clone", &[1 << bit]), errno(libc::EPERM), "bit {bit}");
+        }
+        assert_eq!(call("clone3", &[]), errno(libc::ENOSYS));
+        for family in [1, 2, 10] {
+            assert_eq!(call("socket", &[family, 1, 0]), ALLOW);
+            // The kernel looks at 32 bits only.
+            assert_eq!(call("socket", &[family | 1 << 32, 1, 0]), ALLOW);
+        }
+        assert_eq!(call("socket", &[16, 3, 0]), ALLOW);
+        for protocol in [4, 6, 12, 15, 16] {
+            assert_eq!(
+                call("socket", &[16, 3, protocol]),
+                errno(libc::EAFNOSUPPORT),
+                "netlink {protocol}"
+            );
+        }
+        for family in [0, 3, 9, 15, 17, 21, 30, 31, 33, 38, 40, 44, 40 | 1 << 32] {
+            assert_eq!(
+                call("socket", &[family, 1, 0]),
+                errno(libc::EAFNOSUPPORT),
+                "family {family}"
+            );
+        }
+        assert_eq!(call("socketpair", &[1, 1, 0]), ALLOW);
+        assert_eq!(call("socketpair", &[30, 1, 0]), errno(libc::EAFNOSUPPORT));
+        assert_eq!(call("ioctl", &[0, 0x5401]), ALLOW);
+        for request in [0x5412u64, 0x541c, 0x5412 | 7 << 32] {
+            assert_eq!(call("ioctl", &[0, request]), errno(libc::EPERM), "{request:#x}");
+        }
+        assert_eq!(call("personality", &[0xffff_ffff]), ALLOW);
+        assert_eq!(call("personality", &[0x0004_0000]), errno(libc::EPERM));
+    }
+
+    #[test]
+    fn the_search_is_shallow() {
+        // The longest walk bounds what the kernel does for each call and each installation.
+        let program = program().unwrap();
+        assert!(program.len() < 500, "{} instructions", program.len());
+    }
+
+    #[test]
+    fn a_misspelt_call_is_an_error() {
+        let text = include_str!("../policy/seccomp.json").replace("\"futex\"", "\"futtex\"");
+        assert!(matches!(
+            compile(&serde_json::from_str(&text).unwrap()),
+            Err(PolicyError::UnknownCall(_))
+        ));
+    }
+}
