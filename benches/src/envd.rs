@@ -27,7 +27,10 @@ pub(crate) enum Until {
 
 impl Connection {
     pub(crate) async fn open(sandbox: &Arc<dyn Sandbox>) -> Result<Self> {
-        Ok(Self { stream: sandbox.connect().await?, unread: Vec::new() })
+        Ok(Self {
+            stream: sandbox.connect().await?,
+            unread: Vec::new(),
+        })
     }
 
     /// Starts a process and reads its events. After [`Until::Output`] the connection is of no further use.
@@ -52,7 +55,11 @@ impl Connection {
                 return Ok(());
             }
             if text.contains("\"end\"") && text.ends_with("0\r\n\r\n") {
-                return if until == Until::End { Ok(()) } else { bail!("no output: {text}") };
+                return if until == Until::End {
+                    Ok(())
+                } else {
+                    bail!("no output: {text}")
+                };
             }
             if text.contains("\"error\"") && text.ends_with("0\r\n\r\n") {
                 bail!("the daemon refused: {text}");
@@ -60,7 +67,10 @@ impl Connection {
             let mut chunk = [0; 4096];
             let read = self.stream.read(&mut chunk).await?;
             if read == 0 || self.unread.len() > ANSWER {
-                bail!("the daemon's answer broke off: {}", String::from_utf8_lossy(&self.unread));
+                bail!(
+                    "the daemon's answer broke off: {}",
+                    String::from_utf8_lossy(&self.unread)
+                );
             }
             self.unread.extend_from_slice(&chunk[..read]);
         }

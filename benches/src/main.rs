@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sandhold_engine::{Engine, EngineConfig};
+use sandhold_engine::{Engine, EngineConfig, InitProgram};
 use sandhold_runtime::{Resources, Runtime, SandboxSpec};
 use sandhold_tests::{mcp::Server, places};
 use serde_json::json;
@@ -37,8 +37,18 @@ struct Rounds {
     idle: usize,
 }
 
-const FULL: Rounds = Rounds { create: 200, call: 1000, warm: 5, idle: 500 };
-const QUICK: Rounds = Rounds { create: 30, call: 100, warm: 2, idle: 50 };
+const FULL: Rounds = Rounds {
+    create: 200,
+    call: 1000,
+    warm: 5,
+    idle: 500,
+};
+const QUICK: Rounds = Rounds {
+    create: 30,
+    call: 100,
+    warm: 2,
+    idle: 50,
+};
 
 /// An aim and what came of it.
 struct Aim {
@@ -61,7 +71,13 @@ fn main() -> Result<()> {
     println!("\nAims");
     for aim in &aims {
         let met = if aim.got <= aim.most { "met    " } else { "NOT met" };
-        println!("  {met}  {}: {:.3} {unit}, aim {:.3} {unit}", aim.what, aim.got, aim.most, unit = aim.unit);
+        println!(
+            "  {met}  {}: {:.3} {unit}, aim {:.3} {unit}",
+            aim.what,
+            aim.got,
+            aim.most,
+            unit = aim.unit
+        );
     }
     Ok(())
 }
@@ -69,7 +85,11 @@ fn main() -> Result<()> {
 fn machine() -> Result<()> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = std::thread::available_parallelism()?;
-    println!("kernel {}, {cpus} processors, load {}", read("/proc/sys/kernel/osrelease").trim(), read("/proc/loadavg").trim());
+    println!(
+        "kernel {}, {cpus} processors, load {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/loadavg").trim()
+    );
     Ok(())
 }
 
@@ -78,7 +98,12 @@ fn heading(what: &str) {
 }
 
 fn row(name: &str, times: &Times) {
-    println!("  {name:<44} {:>6} {:>10.3} {:>10.3}", times.len(), times.median(), times.percentile(95));
+    println!(
+        "  {name:<44} {:>6} {:>10.3} {:>10.3}",
+        times.len(),
+        times.median(),
+        times.percentile(95)
+    );
 }
 
 /// The engine as the program itself starts it.
@@ -86,12 +111,19 @@ fn engine(tokio: &Tokio) -> Result<Arc<dyn Runtime>> {
     let program = places::sandhold()?;
     let daemon = program.with_file_name("sandhold-envd");
     let launcher = vec![program.into_os_string(), "__launcher".into()];
-    Ok(tokio.block_on(Engine::start(EngineConfig::new(daemon, launcher)))?)
+    let config = EngineConfig::new(InitProgram::Path(daemon), launcher);
+    Ok(tokio.block_on(Engine::start(config))?)
 }
 
 fn spec(id: String) -> Result<SandboxSpec> {
     let boot = envd::boot(&id)?;
-    Ok(SandboxSpec { hostname: id.clone(), id, template: "base".to_owned(), resources: Resources::default(), boot })
+    Ok(SandboxSpec {
+        hostname: id.clone(),
+        id,
+        template: "base".to_owned(),
+        resources: Resources::default(),
+        boot,
+    })
 }
 
 fn creating(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
@@ -116,7 +148,9 @@ fn creating(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
             let sandbox = engine.create(spec).await?;
             ready.push(began.elapsed());
             let mut connection = envd::Connection::open(&sandbox).await?;
-            connection.start(peers::ECHO[0], &peers::ECHO[1..], envd::Until::Output).await?;
+            connection
+                .start(peers::ECHO[0], &peers::ECHO[1..], envd::Until::Output)
+                .await?;
             own.push(began.elapsed());
             sandbox.kill().await;
             anyhow::Ok(())
@@ -151,7 +185,12 @@ fn creating(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
     }
     if bubble.len() > 0 {
         let what = "engine, beside bubblewrap (medians)".to_owned();
-        aims.push(Aim { what, got: own.median() / bubble.median(), most: 0.9, unit: "×" });
+        aims.push(Aim {
+            what,
+            got: own.median() / bubble.median(),
+            most: 0.9,
+            unit: "×",
+        });
     }
     Ok(())
 }
@@ -178,14 +217,22 @@ fn commands(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
     row("`true` on the bare host", &host);
     row("`true` in the sandbox, engine", &inside);
     let got = inside.median() - host.median();
-    aims.push(Aim { what: "`true` in a sandbox, above the host".to_owned(), got, most: 0.15, unit: "ms" });
+    aims.push(Aim {
+        what: "`true` in a sandbox, above the host".to_owned(),
+        got,
+        most: 0.15,
+        unit: "ms",
+    });
     Ok(())
 }
 
 fn round_trips(rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
     let home = tempfile::tempdir()?;
     let mut server = Server::start(home.path(), &[])?;
-    server.call("write_file", &json!({"path": "kilobyte.txt", "content": "x".repeat(1023) + "\n"}))?;
+    server.call(
+        "write_file",
+        &json!({"path": "kilobyte.txt", "content": "x".repeat(1023) + "\n"}),
+    )?;
     let [mut bash, mut command, mut read, mut info] = std::array::from_fn(|_| Times::default());
     for round in 0..rounds.warm + rounds.call {
         if round == rounds.warm {
@@ -205,8 +252,18 @@ fn round_trips(rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
     row("read_file, 1 KiB", &read);
     row("path_info", &info);
     let what = "run_command `true`, above `bash -l -c true`".to_owned();
-    aims.push(Aim { what, got: command.median() - bash.median(), most: 1.0, unit: "ms" });
-    aims.push(Aim { what: "read_file of 1 KiB".to_owned(), got: read.median(), most: 0.6, unit: "ms" });
+    aims.push(Aim {
+        what,
+        got: command.median() - bash.median(),
+        most: 1.0,
+        unit: "ms",
+    });
+    aims.push(Aim {
+        what: "read_file of 1 KiB".to_owned(),
+        got: read.median(),
+        most: 0.6,
+        unit: "ms",
+    });
     Ok(())
 }
 
@@ -227,14 +284,24 @@ fn idle(rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
     let each = |after: u64, before: u64| (after as f64 - before as f64) / rounds.idle as f64 / f64::from(1 << 20);
     let processes = each(after.processes, before.processes);
     let kernel = each(after.kernel, before.kernel);
-    println!("\n{} idle sandboxes, made over MCP in {:.2} s", rounds.idle, took.as_secs_f64());
-    println!("  each: {processes:.3} MiB of processes (PSS, the server's growth included), {kernel:.3} MiB of the kernel and tmpfs");
+    println!(
+        "\n{} idle sandboxes, made over MCP in {:.2} s",
+        rounds.idle,
+        took.as_secs_f64()
+    );
+    println!(
+        "  each: {processes:.3} MiB of processes (PSS, the server's growth included), {kernel:.3} MiB of the kernel and tmpfs"
+    );
     let began = Instant::now();
     server.call("shutdown_all_sandboxes", &json!({}))?;
     println!("  all ended in {:.2} s", began.elapsed().as_secs_f64());
     server.close()?;
     let what = format!("an idle sandbox of {}, all counted", rounds.idle);
-    aims.push(Aim { what, got: processes + kernel, most: 5.0, unit: "MiB" });
+    aims.push(Aim {
+        what,
+        got: processes + kernel,
+        most: 5.0,
+        unit: "MiB",
+    });
     Ok(())
 }
-

@@ -22,7 +22,9 @@ impl Held {
         let mut processes = 0;
         for pid in machine::descendants(std::process::id())?.into_keys() {
             // One that just ended has nothing left.
-            let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { continue };
+            let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else {
+                continue;
+            };
             processes += field(&rollup, "Pss:").unwrap_or(0);
         }
         let meminfo = fs::read_to_string("/proc/meminfo")?;
@@ -37,5 +39,9 @@ impl Held {
 /// A line's number in bytes; the files count in kB.
 fn field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with(name))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<u64>()
+        .ok()
+        .map(|kilobytes| kilobytes * 1024)
 }

@@ -20,19 +20,30 @@ const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 
 /// A program of the system, if it is installed.
 pub(crate) fn installed(name: &str) -> Option<PathBuf> {
-    FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.is_file())
+    FOLDERS
+        .iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.is_file())
 }
 
 /// Spawn to first byte; the end of the program is waited for, and not counted.
 pub(crate) fn first_output(command: &mut Command) -> Result<Duration> {
     let began = Instant::now();
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let mut stdout = child.stdout.take().context("no standard output")?;
     let mut byte = [0];
     let read = stdout.read(&mut byte)?;
     let took = began.elapsed();
     let ended = child.wait_with_output()?;
-    ensure!(read == 1 && ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    ensure!(
+        read == 1 && ended.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
     Ok(took)
 }
 
@@ -53,8 +64,25 @@ pub(crate) fn bare() -> Command {
 /// bubblewrap with the same root: the host's `/usr` read-only, everything unshared.
 pub(crate) fn bwrap(program: &Path) -> Command {
     let mut command = Command::new(program);
-    command.args(["--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
-    command.args(["--tmpfs", "/home", "--unshare-all", "--die-with-parent", "--new-session", "--clearenv"]);
+    command.args([
+        "--ro-bind",
+        "/usr",
+        "/usr",
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/tmp",
+    ]);
+    command.args([
+        "--tmpfs",
+        "/home",
+        "--unshare-all",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+    ]);
     for name in MERGED {
         if Path::new("/").join(name).is_symlink() {
             command.args(["--symlink", &format!("usr/{name}"), &format!("/{name}")]);
@@ -85,7 +113,10 @@ impl Bundle {
             }
         }
         let tmpfs = |at: &str| json!({"destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=755"]});
-        let namespaces: Vec<_> = ["pid", "network", "ipc", "uts", "mount", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
+        let namespaces: Vec<_> = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+            .iter()
+            .map(|kind| json!({"type": kind}))
+            .collect();
         let config = json!({
             "ociVersion": "1.0.2",
             "process": {
@@ -102,7 +133,11 @@ impl Bundle {
             "linux": {"namespaces": namespaces}
         });
         fs::write(folder.path().join("config.json"), serde_json::to_vec(&config)?)?;
-        Ok(Self { folder, program, next: 0 })
+        Ok(Self {
+            folder,
+            program,
+            next: 0,
+        })
     }
 
     /// One container, its name new each time.

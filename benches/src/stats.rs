@@ -54,7 +54,10 @@ mod tests {
         for ms in (1..=100).rev() {
             times.push(Duration::from_millis(ms));
         }
-        assert_eq!((times.median(), times.percentile(95), times.percentile(100)), (50.0, 95.0, 100.0));
+        assert_eq!(
+            (times.median(), times.percentile(95), times.percentile(100)),
+            (50.0, 95.0, 100.0)
+        );
         times.clear();
         assert!(times.median().is_nan());
     }
