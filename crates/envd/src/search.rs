@@ -35,10 +35,21 @@ use crate::filesystem::error::{FsError, Kind, blocking};
 use crate::filesystem::{limits, resolve};
 use crate::state::State;
 use sink::Collector;
+use tokio::sync::Semaphore;
 
 /// The routes of this module.
 pub(crate) fn router(state: Arc<State>) -> Router {
-    Router::new().route("/sandhold/search", post(search)).with_state(state)
+    let permits = Semaphore::new(limits::SEARCHES);
+    let searches = Arc::new(Searches { state, permits });
+    Router::new()
+        .route("/sandhold/search", post(search))
+        .with_state(searches)
+}
+
+/// Searches take turns: each holds a thread, of which file work has few.
+struct Searches {
+    state: Arc<State>,
+    permits: Semaphore,
 }
 
 /// What is looked for.
@@ -93,10 +104,12 @@ struct Answer {
     files_searched: u64,
 }
 
-async fn search(Shared(state): Shared<Arc<State>>, body: Body) -> Result<Response, HttpError> {
+async fn search(Shared(searches): Shared<Arc<Searches>>, body: Body) -> Result<Response, HttpError> {
     let request: Request = json_body(body).await?;
-    let user = auth::user_named(&state, request.username.as_deref())?;
-    let root = resolve(&state, &request.path, &user)?;
+    let user = auth::user_named(&searches.state, request.username.as_deref())?;
+    let root = resolve(&searches.state, &request.path, &user)?;
+    // Never closed.
+    let _permit = searches.permits.acquire().await.ok();
     let stop = Stop::new();
     // Dropped with this request, also when the client goes away.
     let _guard = Cancel(Arc::clone(&stop.cancelled));

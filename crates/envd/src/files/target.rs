@@ -11,7 +11,7 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 
 use crate::filesystem::error::{FsError, Kind};
-use crate::filesystem::{ensure_dir, entry, limits, metadata, sibling};
+use crate::filesystem::{ensure_dir, entry, limits, metadata, settle_owner, sibling};
 use crate::users::User;
 
 /// A file that is being written. Dropped before [`Target::finish`], it leaves no half of a file behind.
@@ -24,14 +24,19 @@ pub(crate) struct Target {
 
 #[derive(Debug)]
 enum Undo {
-    /// It is whole.
+    /// It is whole, or as it was.
     Nothing,
     /// It did not exist before.
     Remove,
-    /// Its old content went when it was opened.
+    /// Its old content is gone.
     Empty,
     /// It waits beside the file at this path.
-    Temporary { temporary: PathBuf, real: PathBuf },
+    Temporary {
+        temporary: PathBuf,
+        real: PathBuf,
+        /// The mode that it takes over.
+        mode: Option<u32>,
+    },
 }
 
 impl Target {
@@ -59,12 +64,19 @@ impl Target {
         if let Some(meta) = &existing {
             refuse_special(path, meta)?;
         }
-        let target = if atomic {
-            Self::beside(path, user, existing)?
-        } else {
-            Self::in_place(path, user, existing)?
-        };
+        if atomic {
+            let target = Self::beside(path, user, existing)?;
+            metadata::replace(&target.file, path, metadata).map_err(no_space)?;
+            return Ok(target);
+        }
+        let mut target = Self::in_place(path, user, existing)?;
         metadata::replace(&target.file, path, metadata).map_err(no_space)?;
+        // Last, so that what is refused loses nothing.
+        let length = target.file.metadata().map_err(|e| target.failed(e))?.len();
+        if length > 0 {
+            target.undo = Undo::Empty;
+            target.file.set_len(0).map_err(|e| target.failed(e))?;
+        }
         Ok(target)
     }
 
@@ -72,13 +84,17 @@ impl Target {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .mode(0o666)
             // Should a pipe stand there by now, opening it must not wait for its reader.
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .map_err(|e| no_space(FsError::io(format!("error opening file '{}'", path.display()), e)))?;
-        let undo = if existing.is_some() { Undo::Empty } else { Undo::Remove };
+        let undo = if existing.is_some() {
+            Undo::Nothing
+        } else {
+            Undo::Remove
+        };
         let target = Self {
             file,
             path: path.to_owned(),
@@ -87,7 +103,7 @@ impl Target {
         let meta = target.file.metadata().map_err(|e| target.failed(e))?;
         refuse_special(path, &meta)?;
         if (meta.uid(), meta.gid()) != (user.uid, user.gid) {
-            target.own(user.uid, user.gid)?;
+            target.own(user.uid, user.gid, user)?;
         }
         Ok(target)
     }
@@ -114,21 +130,23 @@ impl Target {
         let target = Self {
             file,
             path: path.to_owned(),
-            undo: Undo::Temporary { temporary, real },
+            undo: Undo::Temporary {
+                temporary,
+                real,
+                mode: existing.as_ref().map(|meta| meta.mode() & 0o7777),
+            },
         };
         match existing {
-            None => target.own(user.uid, user.gid)?,
-            Some(meta) => {
-                target.own(meta.uid(), meta.gid())?;
-                let mode = Permissions::from_mode(meta.mode() & 0o7777);
-                target.file.set_permissions(mode).map_err(|e| target.failed(e))?;
-            }
+            None => target.own(user.uid, user.gid, user)?,
+            Some(meta) => target.own(meta.uid(), meta.gid(), user)?,
         }
         Ok(target)
     }
 
-    fn own(&self, uid: u32, gid: u32) -> Result<(), FsError> {
+    /// Gives the file to `uid` on behalf of `user`.
+    fn own(&self, uid: u32, gid: u32, user: &User) -> Result<(), FsError> {
         rustix::fs::fchown(&self.file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .or_else(|e| settle_owner(e, user))
             .map_err(|e| FsError::io(format!("error changing the owner of '{}'", self.path.display()), e))
     }
 
@@ -142,7 +160,12 @@ impl Target {
 
     /// The file is whole; it takes its place now.
     pub(crate) fn finish(mut self) -> Result<(), FsError> {
-        if let Undo::Temporary { temporary, real } = &self.undo {
+        if let Undo::Temporary { temporary, real, mode } = &self.undo {
+            if let Some(mode) = mode {
+                // After the last write, which takes the set-user bit away.
+                let mode = Permissions::from_mode(*mode);
+                self.file.set_permissions(mode).map_err(|e| self.failed(e))?;
+            }
             rustix::fs::rename(temporary, real)
                 .map_err(|e| FsError::io(format!("error replacing '{}'", self.path.display()), e))?;
         }
@@ -226,6 +249,7 @@ mod tests {
         let undo = Undo::Temporary {
             temporary: temporary.clone(),
             real: path.clone(),
+            mode: None,
         };
         let mut target = Target {
             file: full(),

@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Uid};
+use rustix::io::Errno;
 use sandhold_wire::proto::filesystem::EntryInfo;
 
 use super::error::{FsError, Kind};
@@ -65,7 +66,7 @@ fn not_a_folder(path: &Path) -> FsError {
 }
 
 /// Gives `path` itself, not what it links to, to `user`.
-pub(crate) fn own(path: &Path, user: &User) -> Result<(), FsError> {
+fn own(path: &Path, user: &User) -> Result<(), FsError> {
     rustix::fs::chownat(
         rustix::fs::CWD,
         path,
@@ -73,12 +74,22 @@ pub(crate) fn own(path: &Path, user: &User) -> Result<(), FsError> {
         Some(Gid::from_raw(user.gid)),
         AtFlags::SYMLINK_NOFOLLOW,
     )
+    .or_else(|e| settle_owner(e, user))
     .map_err(|e| {
         FsError::io(
             format!("error changing the owner of '{}' to '{}'", path.display(), user.name),
             e,
         )
     })
+}
+
+/// Where the daemon has one id to give, and that is the user's, a file it may not give away stays as it is: its group,
+/// or a former owner from before, has no meaning there.
+pub(crate) fn settle_owner(error: Errno, user: &User) -> Result<(), Errno> {
+    match error {
+        Errno::PERM | Errno::INVAL if rustix::process::geteuid().as_raw() == user.uid => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// The entries below `path`, `depth` folders deep, by name, each folder before what is in it. Links to folders are not

@@ -37,6 +37,8 @@ pub(crate) const JSON_BODY: usize = 1 << 20;
 /// Bytes at the start of a file that its content type is guessed from, as browsers do.
 pub(crate) const SNIFF: usize = 512;
 
+/// Searches that run at once.
+pub(crate) const SEARCHES: usize = 2;
 /// How long a search may take before it answers with what it found.
 pub(crate) const SEARCH_TIME: Duration = Duration::from_secs(20);
 /// Texts and paths in one answer of a search.

@@ -14,7 +14,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use dirs::ensure as ensure_dir;
+pub(crate) use dirs::{ensure as ensure_dir, settle_owner};
 pub(crate) use moving::sibling;
 
 use std::path::PathBuf;

@@ -34,7 +34,7 @@ pub(crate) fn rename(source: &Path, destination: &Path, user: &User, names: &Nam
         }
         match rustix::fs::rename(source, destination) {
             Ok(()) => {}
-            Err(Errno::XDEV) => across(source, &meta, destination)?,
+            Err(Errno::XDEV) => across(source, &meta, destination, user)?,
             // The parents of the destination may be links that lead into the source.
             Err(Errno::INVAL) if meta.is_dir() => return Err(into_itself(source, destination)),
             Err(Errno::BUSY) => {
@@ -67,7 +67,7 @@ fn into_itself(source: &Path, destination: &Path) -> FsError {
 
 /// Copies beside the destination, puts the copy in its place, then removes the source: whatever fails, one of the two is
 /// whole.
-fn across(source: &Path, meta: &Metadata, destination: &Path) -> Result<(), FsError> {
+fn across(source: &Path, meta: &Metadata, destination: &Path, user: &User) -> Result<(), FsError> {
     mounts::refuse_within(source, "moved")?;
     match std::fs::symlink_metadata(destination) {
         Ok(there) if there.is_dir() != meta.is_dir() => {
@@ -77,7 +77,7 @@ fn across(source: &Path, meta: &Metadata, destination: &Path) -> Result<(), FsEr
         _ => {}
     }
     let copy = sibling(destination);
-    let moved = copy_tree(source, meta, &copy)
+    let moved = copy_tree(source, meta, &copy, user)
         .and_then(|()| rustix::fs::rename(&copy, destination).map_err(|e| failed(source, destination, e)));
     if let Err(error) = moved {
         // The copy is ours alone; the reason that counts is the first one.
@@ -97,7 +97,7 @@ pub(crate) fn sibling(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn copy_tree(source: &Path, meta: &Metadata, to: &Path) -> Result<(), FsError> {
+fn copy_tree(source: &Path, meta: &Metadata, to: &Path, user: &User) -> Result<(), FsError> {
     let failed = |e: io::Error| FsError::io(format!("error copying '{}'", source.display()), e);
     let kind = meta.file_type();
     if kind.is_symlink() {
@@ -110,6 +110,7 @@ fn copy_tree(source: &Path, meta: &Metadata, to: &Path) -> Result<(), FsError> {
                 &child.path(),
                 &child.metadata().map_err(failed)?,
                 &to.join(child.file_name()),
+                user,
             )?;
         }
     } else if kind.is_file() {
@@ -121,13 +122,14 @@ fn copy_tree(source: &Path, meta: &Metadata, to: &Path) -> Result<(), FsError> {
             entry::special_kind(kind)
         )));
     }
-    keep_attributes(source, meta, to).map_err(failed)
+    keep_attributes(source, meta, to, user).map_err(failed)
 }
 
 /// Owner, mode, times and metadata, in the order in which none undoes another.
-fn keep_attributes(source: &Path, meta: &Metadata, to: &Path) -> io::Result<()> {
+fn keep_attributes(source: &Path, meta: &Metadata, to: &Path, user: &User) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid()));
-    rustix::fs::chownat(rustix::fs::CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chownat(rustix::fs::CWD, to, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .or_else(|e| dirs::settle_owner(e, user))?;
     if !meta.file_type().is_symlink() {
         std::fs::set_permissions(to, std::fs::Permissions::from_mode(meta.mode() & 0o7777))?;
         for (key, value) in metadata::read(source) {

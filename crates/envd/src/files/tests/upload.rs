@@ -252,6 +252,9 @@ async fn metadata_needs_a_file_system_that_keeps_it() {
     let (status, text) = put(path, &[("x-metadata-a", "b")], "x").await.refusal();
     assert_eq!(status, 400);
     assert!(text.contains("cannot keep metadata"), "{text}");
+    assert!(!std::fs::read(path).unwrap().is_empty());
+    // Such files have no length either, and can be written all the same.
+    assert_eq!(put(Path::new("/proc/self/comm"), &[], "renamed").await.status, 200);
 }
 
 #[tokio::test]
