@@ -1,0 +1,197 @@
+//! What every tool answers with: `{ok, sandbox_id, error}` and the tool's own fields for programs, a short text for a model.
+
+use rmcp::model::{CallToolResult, ContentBlock};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// A failure that a model can do something about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ToolError {
+    /// A word a program can compare.
+    pub(crate) code: &'static str,
+    /// What failed, on which object.
+    pub(crate) message: String,
+    /// What to do next.
+    pub(crate) hint: Option<String>,
+    /// The sandbox it failed in.
+    pub(crate) sandbox_id: Option<String>,
+}
+
+impl ToolError {
+    /// An error with a code of its own.
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            sandbox_id: None,
+        }
+    }
+
+    /// An argument was refused.
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new("invalid_argument", message)
+    }
+
+    /// Says what to do next.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the sandbox.
+    pub(crate) fn within(mut self, sandbox_id: &str) -> Self {
+        self.sandbox_id = Some(sandbox_id.to_owned());
+        self
+    }
+
+    /// What a model reads.
+    pub(crate) fn text(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}\n{hint}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    fn value(&self) -> Value {
+        let mut map = Map::new();
+        map.insert("code".into(), self.code.into());
+        map.insert("message".into(), self.message.clone().into());
+        if let Some(hint) = &self.hint {
+            map.insert("hint".into(), hint.clone().into());
+        }
+        Value::Object(map)
+    }
+}
+
+/// A picture, shown beside the text.
+pub(crate) struct Image {
+    /// Base64.
+    pub(crate) data: String,
+    /// `image/png`, …
+    pub(crate) mime: &'static str,
+}
+
+/// What a tool returns when it did its work, or part of it.
+pub(crate) struct Reply<O> {
+    /// The tool's own fields.
+    output: O,
+    text: String,
+    sandbox_id: Option<String>,
+    images: Vec<Image>,
+    error: Option<ToolError>,
+}
+
+impl<O: Serialize> Reply<O> {
+    /// `text` is what a model reads.
+    pub(crate) fn new(output: O, text: impl Into<String>) -> Self {
+        Self {
+            output,
+            text: text.into(),
+            sandbox_id: None,
+            images: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// Names the sandbox.
+    pub(crate) fn within(mut self, sandbox_id: &str) -> Self {
+        self.sandbox_id = Some(sandbox_id.to_owned());
+        self
+    }
+
+    /// Adds a picture.
+    pub(crate) fn image(mut self, image: Image) -> Self {
+        self.images.push(image);
+        self
+    }
+
+    /// Makes it a failure that still tells what was done. The error's text comes first.
+    pub(crate) fn failed(mut self, error: ToolError) -> Self {
+        self.text = format!("{}\n{}", error.text(), self.text).trim_end().to_owned();
+        self.error = Some(error);
+        self
+    }
+}
+
+/// The result of the protocol for a reply or an error.
+pub(crate) fn finish<O: Serialize>(result: Result<Reply<O>, ToolError>) -> CallToolResult {
+    let mut map = Map::new();
+    map.insert("ok".into(), true.into());
+    let reply = match result {
+        Ok(reply) => reply,
+        Err(error) => return failure(&error, map),
+    };
+    if let Some(id) = &reply.sandbox_id {
+        map.insert("sandbox_id".into(), id.clone().into());
+    }
+    match serde_json::to_value(&reply.output) {
+        Ok(Value::Object(fields)) => map.extend(fields),
+        Ok(_) => {}
+        Err(error) => {
+            return failure(
+                &ToolError::new("internal", format!("the answer cannot be encoded: {error}")),
+                map,
+            );
+        }
+    }
+    let mut content = Vec::with_capacity(1 + reply.images.len());
+    if !reply.text.is_empty() {
+        content.push(ContentBlock::text(reply.text));
+    }
+    content.extend(
+        reply
+            .images
+            .into_iter()
+            .map(|image| ContentBlock::image(image.data, image.mime)),
+    );
+    let mut result = CallToolResult::success(content);
+    if let Some(error) = &reply.error {
+        map.insert("ok".into(), false.into());
+        map.insert("error".into(), error.value());
+        result.is_error = Some(true);
+    }
+    result.structured_content = Some(Value::Object(map));
+    result
+}
+
+fn failure(error: &ToolError, mut map: Map<String, Value>) -> CallToolResult {
+    map.insert("ok".into(), false.into());
+    if let Some(id) = &error.sandbox_id {
+        map.insert("sandbox_id".into(), id.clone().into());
+    }
+    map.insert("error".into(), error.value());
+    let mut result = CallToolResult::error(vec![ContentBlock::text(error.text())]);
+    result.structured_content = Some(Value::Object(map));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_reply_has_the_contract() {
+        let reply = Reply::new(json!({"size": 3}), "wrote 3 bytes").within("i1");
+        let result = finish(Ok(reply));
+        assert_eq!(
+            result.structured_content,
+            Some(json!({"ok": true, "sandbox_id": "i1", "size": 3}))
+        );
+        assert_ne!(result.is_error, Some(true));
+    }
+
+    #[test]
+    fn a_failure_keeps_what_was_done() {
+        let reply =
+            Reply::new(json!({"stdout": "x"}), "stdout:\nx").failed(ToolError::new("timeout", "too slow").hint("wait"));
+        let result = finish(Ok(reply));
+        let expected =
+            json!({"ok": false, "stdout": "x", "error": {"code": "timeout", "message": "too slow", "hint": "wait"}});
+        assert_eq!(result.structured_content, Some(expected));
+        assert_eq!(result.is_error, Some(true));
+        assert_eq!(result.content[0].as_text().unwrap().text, "too slow\nwait\nstdout:\nx");
+    }
+}

@@ -1,0 +1,110 @@
+//! What a tool is given besides its arguments: whose call it is, the sandbox it means, and a way to tell progress.
+
+use std::{sync::Arc, time::Instant};
+
+use rmcp::{
+    RoleServer,
+    model::{ProgressNotificationParam, ProgressToken},
+    service::Peer,
+};
+use sandhold_client::{Client, Commands, Files};
+use tokio_util::sync::CancellationToken;
+
+use crate::{answer::ToolError, budget, errors, sandboxes::Handle, server::Provider, tenant::Tenant};
+
+/// One call of a tool.
+pub(crate) struct Call {
+    /// Whose it is.
+    pub(crate) tenant: Arc<Tenant>,
+    /// Who makes the sandboxes, for messages.
+    pub(crate) provider: Arc<Provider>,
+    /// Set while the server ends: what a call started is left alone then.
+    pub(crate) closing: CancellationToken,
+    /// When it came in.
+    pub(crate) started: Instant,
+    /// Where progress goes.
+    pub(crate) progress: Option<Progress>,
+}
+
+impl Call {
+    /// The control plane.
+    pub(crate) fn client(&self) -> &Client {
+        self.tenant.client()
+    }
+
+    /// The sandbox that `sandbox_id` names, or the caller's default one, made now if there is none.
+    pub(crate) async fn target(&self, sandbox_id: Option<&str>) -> Result<Target, ToolError> {
+        let handle = match sandbox_id {
+            Some(id) => self.tenant.attach(id).await?,
+            None => self.tenant.default_or_new().await?,
+        };
+        self.tenant.touch(&handle);
+        Ok(Target {
+            tenant: Arc::clone(&self.tenant),
+            handle,
+        })
+    }
+
+    /// The id that `sandbox_id` names, or that of the default sandbox; an error if there is none.
+    pub(crate) fn existing(&self, sandbox_id: Option<&str>) -> Result<String, ToolError> {
+        match sandbox_id {
+            Some(id) => errors::sandbox_id(id).map(|()| id.to_owned()),
+            None => self.tenant.default_id().ok_or_else(|| {
+                ToolError::new("no_default_sandbox", "there is no default sandbox yet")
+                    .hint("Give a sandbox_id; list_sandboxes shows them.")
+            }),
+        }
+    }
+
+    /// An error of the control plane about the sandbox `id`.
+    pub(crate) fn error(&self, id: &str, error: &sandhold_client::Error) -> ToolError {
+        self.tenant.error(id, error)
+    }
+}
+
+/// The sandbox that a call acts on.
+#[derive(Clone)]
+pub(crate) struct Target {
+    tenant: Arc<Tenant>,
+    pub(crate) handle: Arc<Handle>,
+}
+
+impl Target {
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        self.handle.sandbox.id()
+    }
+
+    /// Its files.
+    pub(crate) fn files(&self) -> Files {
+        self.handle.sandbox.files()
+    }
+
+    /// Its processes.
+    pub(crate) fn commands(&self) -> Commands {
+        self.handle.sandbox.commands()
+    }
+
+    /// An error of something done in it.
+    pub(crate) fn error(&self, error: &sandhold_client::Error) -> ToolError {
+        self.tenant.error(self.id(), error)
+    }
+}
+
+/// Tells a client how a call goes on.
+pub(crate) struct Progress {
+    pub(crate) peer: Peer<RoleServer>,
+    pub(crate) token: ProgressToken,
+}
+
+impl Progress {
+    /// Sends the seconds since the start and a line of output.
+    pub(crate) async fn tell(&self, seconds: f64, line: &str) {
+        let mut param = ProgressNotificationParam::new(self.token.clone(), seconds);
+        if !line.is_empty() {
+            param = param.with_message(budget::line(line, budget::LINE));
+        }
+        // A client that no longer listens is not an error of the tool.
+        let _ = self.peer.notify_progress(param).await;
+    }
+}

@@ -1,0 +1,167 @@
+//! The server over streamable HTTP, at `/mcp`, with `/healthz` beside it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+    serve::ListenerExt,
+};
+use rmcp::{
+    RoleServer,
+    service::RequestContext,
+    transport::{
+        StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager,
+    },
+};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{ServeError, Server, limits};
+
+/// How long open connections may take to end.
+const DRAIN: Duration = Duration::from_millis(1500);
+
+/// How to serve over HTTP.
+pub struct HttpOptions {
+    /// Where connections come in.
+    pub listener: TcpListener,
+    /// The bearer token that every request must carry; `None` lets everyone in.
+    pub token: Option<String>,
+    /// Names or `name:port` that the `Host` header may have, besides `localhost`, `127.0.0.1` and `::1`.
+    pub allowed_hosts: Vec<String>,
+    /// Origins that browsers may call from, besides those of this machine: `https://app.example.com:443`.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Whose a request is: the hash of its token, so that the token itself is kept nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Principal(Option<[u8; 32]>);
+
+impl Principal {
+    /// The caller of a request: over HTTP the holder of its token, otherwise the only one there is.
+    pub(crate) fn of(cx: &RequestContext<RoleServer>) -> Self {
+        let parts = cx.extensions.get::<http::request::Parts>();
+        parts
+            .and_then(|p| p.extensions.get::<Self>())
+            .cloned()
+            .unwrap_or(Self(None))
+    }
+}
+
+/// What a request is checked against.
+struct Gate {
+    token: Option<[u8; 32]>,
+    sessions: Arc<LocalSessionManager>,
+}
+
+/// Serves until `shutdown` is cancelled.
+///
+/// # Errors
+///
+/// The listener fails.
+pub async fn serve_http(server: Server, options: HttpOptions, shutdown: CancellationToken) -> Result<(), ServeError> {
+    let closing = server.closing().clone();
+    let app = router(server, &options, &shutdown);
+    // Without it every answer waits for the client's delayed acknowledgement, some 40 ms.
+    let listener = options.listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+    });
+    let stop = shutdown.clone();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
+        stop.cancelled().await;
+        closing.cancel();
+    });
+    tokio::select! {
+        served = serving.into_future() => served.map_err(ServeError::Http),
+        // Event streams stay open as long as their clients like.
+        () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    }
+}
+
+/// The routes.
+fn router(server: Server, options: &HttpOptions, shutdown: &CancellationToken) -> Router {
+    let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
+    hosts.extend(options.allowed_hosts.iter().cloned());
+    let mut origins: Vec<String> = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"]
+        .map(str::to_owned)
+        .into();
+    origins.extend(options.allowed_origins.iter().cloned());
+    let config = StreamableHttpServerConfig::default()
+        .with_cancellation_token(shutdown.child_token())
+        .with_allowed_hosts(hosts)
+        .with_allowed_origins(origins)
+        .enforce_origin_validation()
+        .with_sse_keep_alive(Some(limits::HTTP_KEEP_ALIVE))
+        .with_max_request_body_bytes(limits::HTTP_BODY);
+    let mut sessions = LocalSessionManager::default();
+    sessions.session_config.keep_alive = Some(limits::HTTP_SESSION_IDLE);
+    let sessions = Arc::new(sessions);
+    let gate = Arc::new(Gate {
+        token: options.token.as_deref().map(digest),
+        sessions: Arc::clone(&sessions),
+    });
+    let mcp = StreamableHttpService::new(move || Ok(server.clone()), sessions, config);
+    Router::new()
+        .nest_service("/mcp", mcp)
+        .layer(middleware::from_fn_with_state(gate, admit))
+        .route("/healthz", get(|| async { "ok" }))
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// Whether two hashes are equal, in a time that does not depend on where they differ.
+fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    a.iter().zip(b).fold(0, |different, (x, y)| different | (x ^ y)) == 0
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Lets requests with the token in, and names their principal.
+async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let given = bearer(request.headers()).map(digest);
+    if let Some(expected) = &gate.token
+        && !given.as_ref().is_some_and(|given| same(given, expected))
+    {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"sandhold\"")];
+        return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed").into_response();
+    }
+    // Only what opens a legacy session comes without a session and without a version.
+    let opens = request.method() == http::Method::POST
+        && !request.headers().contains_key("mcp-session-id")
+        && !request.headers().contains_key("mcp-protocol-version");
+    if opens && gate.sessions.sessions.read().await.len() >= limits::HTTP_SESSIONS {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many sessions").into_response();
+    }
+    request.extensions_mut().insert(Principal(gate.token.and(given)));
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bearer_tokens() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(bearer(&headers), None);
+        headers.insert(header::AUTHORIZATION, "bearer  abc".parse().unwrap());
+        assert_eq!(bearer(&headers), Some("abc"));
+        headers.insert(header::AUTHORIZATION, "Basic abc".parse().unwrap());
+        assert_eq!(bearer(&headers), None);
+        assert!(same(&digest("a"), &digest("a")));
+        assert!(!same(&digest("a"), &digest("b")));
+    }
+}

@@ -1,0 +1,264 @@
+//! Commands as jobs: each goes on by itself, its output is kept, and whoever knows its id reads on.
+
+mod cursor;
+mod output;
+mod pump;
+mod spill;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, atomic::AtomicU32, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use sandhold_client::{CommandRequest, CommandSelector, Error, ExitStatus, SignalKind};
+use tokio::sync::watch;
+
+pub(crate) use cursor::Cursor;
+pub(crate) use output::Output;
+pub(crate) use spill::Kept;
+
+use crate::{answer::ToolError, call::Target, limits, lock};
+
+/// How a job stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// It runs.
+    Running,
+    /// It ended by itself, or by a signal of someone inside.
+    Done(ExitStatus),
+    /// It was ended through `kill_job` or by a cancelled call.
+    Cancelled,
+    /// Its deadline passed.
+    TimedOut,
+    /// Nobody knows how it ended.
+    Lost(String),
+}
+
+impl Status {
+    /// Its name in answers.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done(_) => "done",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut | Self::Lost(_) => "error",
+        }
+    }
+}
+
+/// What changes while a job goes on.
+pub(crate) struct Progress {
+    pub(crate) status: Status,
+    pub(crate) stdout: Output,
+    pub(crate) stderr: Output,
+    /// Files with the output, when it is long.
+    pub(crate) kept: [Option<Kept>; 2],
+    /// Something a reader should know, such as output that was missed.
+    pub(crate) note: Option<String>,
+    pub(crate) ended: Option<Instant>,
+    cancelled: bool,
+}
+
+/// A command that was started.
+pub(crate) struct Job {
+    pub(crate) id: String,
+    pub(crate) cmd: String,
+    pub(crate) target: Target,
+    pub(crate) started: Instant,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) takes_stdin: bool,
+    pid: AtomicU32,
+    progress: Mutex<Progress>,
+    changed: watch::Sender<()>,
+}
+
+/// What to start.
+pub(crate) struct Start {
+    pub(crate) request: CommandRequest,
+    pub(crate) job_id: Option<String>,
+    /// The command as it was given.
+    pub(crate) cmd: String,
+}
+
+impl Job {
+    /// How it is found among the processes of its sandbox.
+    pub(crate) fn selector(&self) -> CommandSelector {
+        CommandSelector::Tag(self.id.clone())
+    }
+
+    /// Its process id inside the sandbox.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    /// Looks at what has come so far.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Progress) -> T) -> T {
+        look(&lock(&self.progress))
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut Progress) -> T) -> T {
+        let result = change(&mut lock(&self.progress));
+        self.changed.send_replace(());
+        result
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.look(|p| p.status == Status::Running)
+    }
+
+    /// How long it ran, or has run so far.
+    pub(crate) fn duration(&self) -> Duration {
+        self.look(|p| p.ended.unwrap_or_else(Instant::now)) - self.started
+    }
+
+    /// Waits for its end; false if that did not come in time.
+    pub(crate) async fn ended_by(&self, deadline: Instant) -> bool {
+        let mut changed = self.changed.subscribe();
+        let end = async {
+            while self.is_running() {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout_at(deadline.into(), end).await.is_ok()
+    }
+
+    /// Signals its process group. False if it has ended already.
+    pub(crate) async fn signal(&self, signal: SignalKind) -> Result<bool, Error> {
+        if !self.is_running() {
+            return Ok(false);
+        }
+        self.update(|p| p.cancelled = true);
+        self.target.commands().signal(self.selector(), signal).await
+    }
+}
+
+/// The jobs of one caller.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    jobs: HashMap<String, Arc<Job>>,
+    /// Oldest first.
+    order: VecDeque<String>,
+}
+
+impl Jobs {
+    /// The job of this id.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Job>> {
+        lock(&self.table).jobs.get(id).cloned()
+    }
+
+    /// All jobs that are kept, oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Job>> {
+        let table = lock(&self.table);
+        table
+            .order
+            .iter()
+            .filter_map(|id| table.jobs.get(id).cloned())
+            .collect()
+    }
+
+    /// Starts a command.
+    pub(crate) async fn start(&self, target: Target, start: Start) -> Result<Arc<Job>, ToolError> {
+        let id = match start.job_id {
+            Some(id) => {
+                limits::job_id(&id)?;
+                id
+            }
+            None => format!("j{}", uuid::Uuid::new_v4().simple()),
+        };
+        let request = CommandRequest {
+            tag: Some(id.clone()),
+            ..start.request
+        };
+        let job = Arc::new(Job {
+            id,
+            cmd: start.cmd,
+            target,
+            started: Instant::now(),
+            timeout: request.timeout,
+            takes_stdin: request.stdin,
+            pid: AtomicU32::new(0),
+            progress: Mutex::new(Progress {
+                status: Status::Running,
+                stdout: Output::default(),
+                stderr: Output::default(),
+                kept: [None, None],
+                note: None,
+                ended: None,
+                cancelled: false,
+            }),
+            changed: watch::Sender::new(()),
+        });
+        self.insert(&job)?;
+        let started = job.target.commands().start(request.clone()).await;
+        match started {
+            Ok(process) => {
+                job.pid.store(process.pid(), Ordering::Relaxed);
+                tokio::spawn(pump::pump(Arc::clone(&job), process, request.user));
+                Ok(job)
+            }
+            Err(error) => {
+                self.remove(&job.id);
+                Err(job.target.error(&error))
+            }
+        }
+    }
+
+    fn insert(&self, job: &Arc<Job>) -> Result<(), ToolError> {
+        let mut table = lock(&self.table);
+        if table.jobs.contains_key(&job.id) {
+            return Err(
+                ToolError::invalid(format!("job_id {:?} is taken by another job", job.id))
+                    .hint("Choose another one, or leave job_id out."),
+            );
+        }
+        let running = table.jobs.values().filter(|j| j.is_running()).count();
+        if running >= limits::JOBS_RUNNING {
+            return Err(ToolError::new(
+                "too_many_jobs",
+                format!("{running} jobs run already; more are not allowed"),
+            )
+            .hint("End some with kill_job; list_jobs shows them."));
+        }
+        table.make_room();
+        table.order.push_back(job.id.clone());
+        table.jobs.insert(job.id.clone(), Arc::clone(job));
+        Ok(())
+    }
+
+    fn remove(&self, id: &str) {
+        let mut table = lock(&self.table);
+        table.jobs.remove(id);
+        table.order.retain(|known| known != id);
+    }
+}
+
+impl Table {
+    /// Drops the oldest jobs that have ended until the limits are kept.
+    fn make_room(&mut self) {
+        let held = |job: &Arc<Job>| job.look(|p| p.stdout.held() + p.stderr.held());
+        let mut memory: usize = self.jobs.values().map(held).sum();
+        let mut at = 0;
+        while at < self.order.len() && (self.jobs.len() >= limits::JOBS || memory > limits::JOBS_MEMORY) {
+            match self.jobs.get(&self.order[at]) {
+                Some(job) if job.is_running() => at += 1,
+                Some(job) => {
+                    memory -= held(job).min(memory);
+                    self.jobs.remove(&self.order[at]);
+                    self.order.remove(at);
+                }
+                None => {
+                    self.order.remove(at);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Every limit of the tools, and the checks that refuse what is beyond them. Sizes are bytes.
+
+use std::time::Duration;
+
+use crate::{answer::ToolError, args::Pair};
+
+/// A command line.
+pub const CMD: usize = 64 << 10;
+/// Content of one file in `write_file` and `write_files`.
+pub const CONTENT: usize = 4 << 20;
+/// Files in one `write_files`.
+pub const FILES: usize = 100;
+/// Content of all files of one `write_files` together.
+pub const CONTENT_TOTAL: usize = 8 << 20;
+/// A path.
+pub const PATH: usize = 4096;
+/// Standard input given with `run_command` or `send_stdin`.
+pub const STDIN: usize = 1 << 20;
+/// Environment variables of one call.
+pub const ENV_PAIRS: usize = 256;
+/// Value of an environment variable.
+pub const ENV_VALUE: usize = 64 << 10;
+/// Pairs of metadata.
+pub const METADATA_PAIRS: usize = 64;
+/// Name or value of a pair of metadata.
+pub const METADATA_LEN: usize = 1024;
+/// A regular expression or glob.
+pub const PATTERN: usize = 1024;
+/// Rules in one list of network rules.
+pub const NETWORK_RULES: usize = 256;
+/// A job id chosen by the caller.
+pub const JOB_ID: usize = 64;
+/// Depth of `list_dir`.
+pub const DEPTH: u64 = 16;
+/// Matches of `search_files`.
+pub const MATCHES: u64 = 1000;
+/// Context lines around a match.
+pub const CONTEXT_LINES: u64 = 20;
+/// Lifetime of a sandbox in seconds; the server may allow less.
+pub const SANDBOX_TIMEOUT_S: u64 = 86_400;
+/// Deadline of a command in seconds.
+pub const COMMAND_TIMEOUT_S: u64 = 86_400;
+/// How long `get_job_status` waits, in seconds.
+pub const WAIT_S: u64 = 40;
+/// A file that `edit_file` changes.
+pub const EDIT: u64 = 4 << 20;
+/// A file that `read_file` reads in one piece; a larger one is scanned.
+pub const READ_WHOLE: u64 = 4 << 20;
+/// How far `read_file` scans a large file for lines.
+pub const READ_SCAN: u64 = 64 << 20;
+/// How much of the end of a large file a negative offset sees.
+pub const READ_TAIL: u64 = 1 << 20;
+/// A picture that is returned as one.
+pub const IMAGE: usize = 4 << 20;
+/// A file that is returned as base64.
+pub const BASE64: usize = 256 << 10;
+
+/// Deadline of a command when none is given.
+pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Every tool answers within this time; what lasts longer goes on as a job.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(45);
+/// Lifetime of a sandbox when none is given, and what is left of it after every call.
+pub const SANDBOX_LIFETIME: Duration = Duration::from_secs(300);
+/// The lifetime is extended at most once in this time.
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// What a process may take to end by itself between TERM and KILL.
+pub const TERM_GRACE: Duration = Duration::from_secs(5);
+/// How long past its deadline a process is waited for before it is killed from here.
+pub const DEADLINE_GRACE: Duration = Duration::from_secs(2);
+/// Least time between two progress notifications.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Output of a job kept in memory, for each of its two streams.
+pub const JOB_STREAM: usize = 2 << 20;
+/// Of that, the part kept from the beginning once there is more.
+pub const JOB_STREAM_HEAD: usize = 512 << 10;
+/// Output of all jobs of a caller kept in memory; beyond it the oldest finished ones are dropped.
+pub const JOBS_MEMORY: usize = 64 << 20;
+/// Jobs kept, finished ones included.
+pub const JOBS: usize = 256;
+/// Jobs that run at the same time.
+pub const JOBS_RUNNING: usize = 64;
+/// Output of one stream that is written to a file in the sandbox.
+pub const SPILL: u64 = 32 << 20;
+
+/// Longest message on standard input.
+pub const STDIO_MESSAGE: usize = 16 << 20;
+/// Largest body of an HTTP request.
+pub const HTTP_BODY: usize = 16 << 20;
+/// A legacy HTTP session without a message for this long ends.
+pub const HTTP_SESSION_IDLE: Duration = Duration::from_secs(600);
+/// Legacy HTTP sessions at the same time.
+pub const HTTP_SESSIONS: usize = 256;
+/// Silence on an event stream before a keep-alive comment.
+pub const HTTP_KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long calls that still run may take when the client has closed standard input.
+pub const EOF_GRACE: Duration = Duration::from_millis(1200);
+
+/// Refuses `value` of `argument` unless it is at most `max` bytes.
+pub(crate) fn at_most(argument: &str, len: usize, max: usize) -> Result<(), ToolError> {
+    if len <= max {
+        return Ok(());
+    }
+    Err(ToolError::invalid(format!(
+        "{argument} is {len} bytes; at most {max} are allowed"
+    )))
+}
+
+/// Refuses a number outside `min..=max`.
+pub(crate) fn between(argument: &str, value: u64, min: u64, max: u64) -> Result<u64, ToolError> {
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    Err(ToolError::invalid(format!(
+        "{argument} is {value}; {min} to {max} is allowed"
+    )))
+}
+
+/// Refuses more than `max` entries.
+pub(crate) fn count(argument: &str, len: usize, max: usize) -> Result<(), ToolError> {
+    if len <= max {
+        return Ok(());
+    }
+    Err(ToolError::invalid(format!(
+        "{argument} has {len} entries; at most {max} are allowed"
+    )))
+}
+
+/// Refuses text that no program can be given.
+fn no_nul(argument: &str, value: &str) -> Result<(), ToolError> {
+    if !value.contains('\0') {
+        return Ok(());
+    }
+    Err(ToolError::invalid(format!(
+        "{argument} contains a NUL byte; none is allowed"
+    )))
+}
+
+/// Refuses what is not a path.
+pub(crate) fn path(argument: &str, value: &str) -> Result<(), ToolError> {
+    if value.is_empty() {
+        return Err(ToolError::invalid(format!(
+            "{argument} is empty; a path is needed, for example notes.txt or /tmp/x"
+        )));
+    }
+    no_nul(argument, value)?;
+    at_most(argument, value.len(), PATH)
+}
+
+/// Refuses what is not a command line.
+pub(crate) fn cmd(value: &str) -> Result<(), ToolError> {
+    if value.trim().is_empty() {
+        return Err(ToolError::invalid(
+            "cmd is empty; a shell command is needed, for example ls -l".to_owned(),
+        ));
+    }
+    no_nul("cmd", value)?;
+    at_most("cmd", value.len(), CMD)
+}
+
+/// Refuses names that no shell takes for a variable.
+pub(crate) fn envs(values: &[Pair]) -> Result<(), ToolError> {
+    count("envs", values.len(), ENV_PAIRS)?;
+    for Pair { name, value } in values {
+        let mut bytes = name.bytes();
+        let starts = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        if !starts || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            let shown: String = name.chars().take(80).collect();
+            return Err(ToolError::invalid(format!(
+                "envs has the name {shown:?}; a name is letters, digits and _ and starts with no digit"
+            )));
+        }
+        no_nul(&format!("envs {name}"), value)?;
+        at_most(&format!("envs {name}"), value.len(), ENV_VALUE)?;
+    }
+    Ok(())
+}
+
+/// Refuses too many or too long pairs.
+pub(crate) fn metadata(values: &[Pair]) -> Result<(), ToolError> {
+    count("metadata", values.len(), METADATA_PAIRS)?;
+    for Pair { name, value } in values {
+        at_most("metadata name", name.len(), METADATA_LEN)?;
+        at_most("metadata value", value.len(), METADATA_LEN)?;
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be a job id.
+pub(crate) fn job_id(value: &str) -> Result<(), ToolError> {
+    let fits = !value.is_empty() && value.len() <= JOB_ID;
+    if fits
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    {
+        return Ok(());
+    }
+    let shown: String = value.chars().take(80).collect();
+    Err(ToolError::invalid(format!(
+        "job_id is {shown:?}; 1 to {JOB_ID} letters, digits, _ and - are allowed"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(name: &str, value: &str) -> Vec<Pair> {
+        vec![Pair {
+            name: name.into(),
+            value: value.into(),
+        }]
+    }
+
+    #[test]
+    fn refusals_name_argument_value_and_limit() {
+        let said = |e: Result<(), ToolError>| e.unwrap_err().message;
+        assert_eq!(
+            said(at_most("cmd", 70_000, CMD)),
+            "cmd is 70000 bytes; at most 65536 are allowed"
+        );
+        assert_eq!(
+            said(between("depth", 99, 1, DEPTH).map(drop)),
+            "depth is 99; 1 to 16 is allowed"
+        );
+        assert_eq!(
+            said(count("files", 101, FILES)),
+            "files has 101 entries; at most 100 are allowed"
+        );
+        assert!(said(envs(&pair("1A", ""))).contains("\"1A\""));
+        assert!(said(envs(&pair("A", "\0"))).contains("NUL"));
+        assert!(said(envs(&pair("A=B", ""))).contains("A=B"));
+        assert!(said(job_id("a/b")).contains("a/b"));
+        assert!(said(path("path", "")).contains("empty"));
+        assert!(said(cmd(" \n")).contains("empty"));
+    }
+
+    #[test]
+    fn what_is_allowed_passes() {
+        envs(&pair("_A1", "x y")).unwrap();
+        metadata(&pair(&"k".repeat(METADATA_LEN), "v")).unwrap();
+        cmd(&"x".repeat(CMD)).unwrap();
+        job_id("build-1_a").unwrap();
+        path("path", "~/ü").unwrap();
+    }
+}

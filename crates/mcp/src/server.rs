@@ -1,0 +1,287 @@
+//! The server: one handler for every transport and both eras of the protocol.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use rmcp::{ErrorData, RoleServer, ServerHandler, model::*, service::RequestContext};
+use sandhold_client::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    call::{Call, Progress},
+    guide,
+    http::Principal,
+    lock,
+    registry::{ConfigError, Entry, Selection},
+    tenant::Tenant,
+    tools,
+};
+
+/// How long a client may keep the lists: they never change while a server runs.
+const LIST_TTL_MS: u64 = 300_000;
+
+/// Who makes the sandboxes, as `sandbox_info` tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Provider {
+    /// `local`, `e2b`.
+    pub name: String,
+    /// One line on it.
+    pub description: String,
+    /// What it cannot do, one line each.
+    pub cannot: Vec<String>,
+}
+
+/// What a server is made from.
+pub struct ServerConfig {
+    /// The control plane.
+    pub client: Client,
+    /// Who makes the sandboxes.
+    pub provider: Provider,
+    /// Which tools are offered.
+    pub selection: Selection,
+}
+
+/// The MCP server. Cloning is cheap and shares everything.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    provider: Arc<Provider>,
+    /// In the order of the tool list.
+    entries: Vec<Entry>,
+    tenants: Mutex<HashMap<Principal, Arc<Tenant>>>,
+    closing: CancellationToken,
+}
+
+impl Server {
+    /// A server that offers the selected tools.
+    ///
+    /// # Errors
+    ///
+    /// The selection names something that does not exist, or leaves no tool.
+    pub fn new(config: ServerConfig) -> Result<Self, ConfigError> {
+        let names = config.selection.names()?;
+        let entries = tools::all()
+            .into_iter()
+            .filter(|e| names.contains(e.spec.name))
+            .collect();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client: config.client,
+                provider: Arc::new(config.provider),
+                entries,
+                tenants: Mutex::default(),
+                closing: CancellationToken::new(),
+            }),
+        })
+    }
+
+    /// Ids of the sandboxes that were made through this server and are not known to have ended, for whoever ends them.
+    #[must_use]
+    pub fn sandboxes_created(&self) -> Vec<String> {
+        lock(&self.inner.tenants).values().flat_map(|t| t.made()).collect()
+    }
+
+    /// Ends every sandbox that was made through this server, side by side. Returns how many could not be ended within
+    /// `limit`.
+    pub async fn end_sandboxes(&self, limit: Duration) -> usize {
+        let tenants: Vec<Arc<Tenant>> = lock(&self.inner.tenants).values().cloned().collect();
+        let ends = tenants.iter().flat_map(|t| {
+            t.made()
+                .into_iter()
+                .map(move |id| async move { t.kill(&id).await.is_ok() })
+        });
+        let ends: Vec<_> = ends.collect();
+        let all = ends.len();
+        match tokio::time::timeout(limit, futures::future::join_all(ends)).await {
+            Ok(done) => done.iter().filter(|ok| !**ok).count(),
+            Err(_) => self.sandboxes_created().len().min(all),
+        }
+    }
+
+    /// Set once the server ends; what calls started is left alone from then on.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.inner.closing
+    }
+
+    fn tenant(&self, principal: Principal) -> Arc<Tenant> {
+        let mut tenants = lock(&self.inner.tenants);
+        Arc::clone(
+            tenants
+                .entry(principal)
+                .or_insert_with(|| Arc::new(Tenant::new(self.inner.client.clone()))),
+        )
+    }
+
+    /// The tools of a request: over HTTP the endpoint can narrow them, `/mcp?toolsets=files`.
+    fn narrowed(&self, cx: &RequestContext<RoleServer>) -> Result<Option<BTreeSet<&'static str>>, ErrorData> {
+        let query = cx.extensions.get::<http::request::Parts>().and_then(|p| p.uri.query());
+        let Some(selection) = query.and_then(Selection::from_query) else {
+            return Ok(None);
+        };
+        selection
+            .names()
+            .map(Some)
+            .map_err(|e| ErrorData::invalid_params(e.to_string(), None))
+    }
+
+    fn entries(&self, cx: &RequestContext<RoleServer>) -> Result<Vec<&Entry>, ErrorData> {
+        let names = self.narrowed(cx)?;
+        let offered = |e: &&Entry| names.as_ref().is_none_or(|n| n.contains(e.spec.name));
+        Ok(self.inner.entries.iter().filter(offered).collect())
+    }
+
+    fn call_of(&self, cx: &RequestContext<RoleServer>) -> Call {
+        let progress = cx.meta.get_progress_token().map(|token| Progress {
+            peer: cx.peer.clone(),
+            token,
+        });
+        Call {
+            tenant: self.tenant(Principal::of(cx)),
+            provider: Arc::clone(&self.inner.provider),
+            closing: self.inner.closing.clone(),
+            started: Instant::now(),
+            progress,
+        }
+    }
+}
+
+fn is_modern(cx: &RequestContext<RoleServer>) -> bool {
+    cx.protocol_version()
+        .is_some_and(|v| v >= ProtocolVersion::V_2026_07_28)
+}
+
+/// The cache hints of a list that never changes, where the era has them.
+macro_rules! cached {
+    ($list:expr, $cx:expr) => {{
+        let list = $list;
+        if is_modern(&$cx) {
+            list.with_ttl_ms(LIST_TTL_MS).with_cache_scope(CacheScope::Public)
+        } else {
+            list
+        }
+    }};
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> InitializeResult {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_prompts()
+            .enable_resources()
+            .build();
+        InitializeResult::new(capabilities)
+            .with_server_info(
+                Implementation::new("sandhold", env!("CARGO_PKG_VERSION"))
+                    .with_title("Sandhold")
+                    .with_description("A computer for an agent: files and commands in isolated sandboxes"),
+            )
+            .with_instructions(guide::instructions(&self.inner.entries))
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let listed = self.entries(&cx)?.into_iter().map(|e| e.listed.clone()).collect();
+        Ok(cached!(ListToolsResult::with_all_items(listed), cx))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        self.inner
+            .entries
+            .iter()
+            .find(|e| e.spec.name == name)
+            .map(|e| e.listed.clone())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(entry) = self.entries(&cx)?.into_iter().find(|e| e.spec.name == request.name) else {
+            return Err(ErrorData::invalid_params(
+                format!("Unknown tool: {}", request.name),
+                None,
+            ));
+        };
+        let work = entry.call(self.call_of(&cx), request.arguments.unwrap_or_default());
+        tokio::select! {
+            biased;
+            result = work => Ok(result.into()),
+            // The client does not listen any more; dropping the work cancels it.
+            () = cx.ct.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
+        }
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(cached!(ListPromptsResult::with_all_items(vec![guide::prompt()]), cx))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _cx: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        guide::get_prompt(&request).map(Into::into)
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let mut resources = vec![guide::help_resource()];
+        resources.extend(
+            self.tenant(Principal::of(&cx))
+                .made()
+                .iter()
+                .map(|id| guide::sandbox_resource(id)),
+        );
+        let list = ListResourcesResult::with_all_items(resources);
+        // The sandboxes come and go and are the caller's own.
+        Ok(if is_modern(&cx) {
+            list.with_ttl_ms(0).with_cache_scope(CacheScope::Private)
+        } else {
+            list
+        })
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(cached!(
+            ListResourceTemplatesResult::with_all_items(vec![guide::sandbox_template()]),
+            cx
+        ))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        cx: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let tenant = self.tenant(Principal::of(&cx));
+        guide::read(&request.uri, &self.inner.entries, &self.inner.provider, &tenant)
+            .await
+            .map(Into::into)
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(requested.clone())
+    }
+}

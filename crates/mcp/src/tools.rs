@@ -1,0 +1,165 @@
+//! The tools, one file each. A new one is added here and nowhere else.
+
+mod connect_sandbox;
+mod create_sandbox;
+mod edit_file;
+mod entry;
+mod get_job_status;
+mod job_report;
+mod kill_job;
+mod list_dir;
+mod list_jobs;
+mod list_sandboxes;
+mod make_dir;
+mod move_path;
+mod path_info;
+mod pause_sandbox;
+mod read_file;
+mod remove_path;
+mod run_command;
+mod run_command_bg;
+pub(crate) mod sandbox_info;
+mod sandbox_row;
+mod search_files;
+mod send_stdin;
+mod set_sandbox_timeout;
+mod shutdown_all_sandboxes;
+mod shutdown_sandbox;
+mod write_file;
+mod write_files;
+
+use crate::registry::{Entry, Spec, Tool};
+
+/// Calls a macro with every tool, in the order of the tool list.
+macro_rules! every_tool {
+    ($each:ident) => {
+        vec![
+            $each!(run_command::RunCommand),
+            $each!(run_command_bg::RunCommandBg),
+            $each!(get_job_status::GetJobStatus),
+            $each!(list_jobs::ListJobs),
+            $each!(send_stdin::SendStdin),
+            $each!(kill_job::KillJob),
+            $each!(read_file::ReadFile),
+            $each!(write_file::WriteFile),
+            $each!(write_files::WriteFiles),
+            $each!(edit_file::EditFile),
+            $each!(list_dir::ListDir),
+            $each!(search_files::SearchFiles),
+            $each!(make_dir::MakeDir),
+            $each!(path_info::PathInfo),
+            $each!(move_path::MovePath),
+            $each!(remove_path::RemovePath),
+            $each!(create_sandbox::CreateSandbox),
+            $each!(connect_sandbox::ConnectSandbox),
+            $each!(list_sandboxes::ListSandboxes),
+            $each!(sandbox_info::SandboxInfo),
+            $each!(set_sandbox_timeout::SetSandboxTimeout),
+            $each!(pause_sandbox::PauseSandbox),
+            $each!(shutdown_sandbox::ShutdownSandbox),
+            $each!(shutdown_all_sandboxes::ShutdownAllSandboxes),
+        ]
+    };
+}
+
+macro_rules! entry {
+    ($tool:ty) => {
+        Entry::of::<$tool>()
+    };
+}
+
+macro_rules! spec {
+    ($tool:ty) => {
+        <$tool as Tool>::SPEC
+    };
+}
+
+/// All tools with their schemas.
+pub(crate) fn all() -> Vec<Entry> {
+    every_tool!(entry)
+}
+
+/// What is said of all tools.
+pub(crate) fn specs() -> Vec<Spec> {
+    every_tool!(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{registry::Toolset, schema};
+
+    fn listed() -> Vec<Value> {
+        all().iter().map(|e| serde_json::to_value(&e.listed).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_tool_keeps_the_rules() {
+        let mut names = BTreeSet::new();
+        for tool in listed() {
+            let name = tool["name"].as_str().unwrap();
+            assert!(names.insert(name.to_owned()), "{name} twice");
+            assert!(
+                name.len() <= 30 && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{name}"
+            );
+            assert!(!tool["title"].as_str().unwrap().is_empty(), "{name}");
+            let description = tool["description"].as_str().unwrap();
+            assert!(
+                (20..=300).contains(&description.chars().count()),
+                "{name}: {}",
+                description.len()
+            );
+            for hint in ["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"] {
+                assert!(tool["annotations"][hint].is_boolean(), "{name}: {hint}");
+            }
+            for side in ["inputSchema", "outputSchema"] {
+                let broken = schema::violations(&tool[side]);
+                assert!(broken.is_empty(), "{name} {side}: {broken:?}");
+            }
+            assert_eq!(
+                tool["outputSchema"]["properties"]["ok"],
+                json!({"type": "boolean"}),
+                "{name}"
+            );
+            described(name, &tool["inputSchema"]);
+        }
+    }
+
+    fn described(at: &str, node: &Value) {
+        for (name, property) in node["properties"].as_object().into_iter().flatten() {
+            let at = format!("{at}.{name}");
+            let plain = name == "name" || name == "value";
+            assert!(
+                plain || property["description"].as_str().is_some_and(|d| !d.is_empty()),
+                "{at} is not described"
+            );
+            described(&at, property);
+            described(&at, &property["items"]);
+        }
+    }
+
+    #[test]
+    fn the_lists_stay_small() {
+        let size = |keep: &dyn Fn(&Entry) -> bool| {
+            let tools: Vec<Value> = all()
+                .iter()
+                .filter(|e| keep(e))
+                .map(|e| serde_json::to_value(&e.listed).unwrap())
+                .collect();
+            json!({ "tools": tools }).to_string().len()
+        };
+        for set in Toolset::ALL {
+            println!("{}: {} bytes", set.name(), size(&|e| e.spec.toolset == set));
+        }
+        let default = size(&|e| e.spec.toolset.is_default());
+        let all = size(&|_| true);
+        println!("default: {default} bytes, all: {all} bytes");
+        assert!(default <= 20_000, "the default list is {default} bytes");
+        assert!(all <= 48_000, "the whole list is {all} bytes");
+    }
+}

@@ -1,0 +1,129 @@
+//! `create_sandbox`
+
+use std::time::Duration;
+
+use sandhold_client::{CreateOptions, Network};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::sandbox_row::{self, Opened};
+use crate::{
+    answer::{Reply, ToolError},
+    args::{self, Pair},
+    call::Call,
+    limits,
+    registry::{Hints, Spec, Tool, Toolset},
+};
+
+pub(super) struct CreateSandbox;
+
+/// Network rules.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rules {
+    /// Hosts and ranges it may reach
+    allow_out: Option<Vec<String>>,
+    /// Those it may not
+    deny_out: Option<Vec<String>>,
+    /// Open its ports to all
+    allow_public_traffic: Option<bool>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    /// Default: base
+    template: Option<String>,
+    /// Lifetime; default 300
+    timeout_s: Option<u64>,
+    /// Pairs to find it by
+    metadata: Option<Vec<Pair>>,
+    /// Environment
+    envs: Option<Vec<Pair>>,
+    /// Internet access
+    allow_internet_access: Option<bool>,
+    /// Network rules
+    network: Option<Rules>,
+    /// Processors
+    cpus: Option<f64>,
+    /// Memory in MiB
+    memory_mb: Option<u64>,
+    /// Disk in MiB
+    disk_mb: Option<u64>,
+    /// Make it the default
+    set_as_default: Option<bool>,
+}
+
+impl Tool for CreateSandbox {
+    type Params = Params;
+    type Output = Opened;
+    const SPEC: Spec = Spec {
+        name: "create_sandbox",
+        title: "Create a sandbox",
+        description: "Make a new sandbox and get its id. Not needed for the default sandbox, which is made at first use. With \
+                      timeout_s it ends at that time; without, each call keeps it for 300 s more.",
+        toolset: Toolset::Sandbox,
+        hints: Hints::ADDS,
+        limited: true,
+    };
+
+    async fn run(call: Call, p: Params) -> Result<Reply<Opened>, ToolError> {
+        let keep_alive = p.timeout_s.is_none();
+        let default = p.set_as_default.unwrap_or(false);
+        let handle = call.tenant.create(options(p)?, keep_alive, default).await?;
+        let id = handle.sandbox.id();
+        let opened = sandbox_row::opened(&call, id).await?;
+        let note = if default {
+            "; it is your default sandbox now"
+        } else {
+            ""
+        };
+        let text = format!("sandbox {id} runs ({}) until {}{note}", opened.template, opened.end_at);
+        Ok(Reply::new(opened, text).within(id))
+    }
+}
+
+fn options(p: Params) -> Result<CreateOptions, ToolError> {
+    limits::metadata(p.metadata.as_deref().unwrap_or_default())?;
+    limits::envs(p.envs.as_deref().unwrap_or_default())?;
+    let timeout = match p.timeout_s {
+        Some(seconds) => Duration::from_secs(limits::between("timeout_s", seconds, 1, limits::SANDBOX_TIMEOUT_S)?),
+        None => limits::SANDBOX_LIFETIME,
+    };
+    if let Some(cpus) = p.cpus.filter(|c| !(c.is_finite() && *c > 0.0 && *c <= 1024.0)) {
+        return Err(ToolError::invalid(format!(
+            "cpus is {cpus}; more than 0 and at most 1024 is allowed"
+        )));
+    }
+    for (argument, value) in [("memory_mb", p.memory_mb), ("disk_mb", p.disk_mb)] {
+        value.map_or(Ok(0), |v| limits::between(argument, v, 16, 1 << 24))?;
+    }
+    if let Some(template) = &p.template {
+        limits::at_most("template", template.len(), 256)?;
+    }
+    let network = match p.network {
+        Some(rules) => {
+            for (argument, list) in [("allow_out", &rules.allow_out), ("deny_out", &rules.deny_out)] {
+                limits::count(argument, list.as_ref().map_or(0, Vec::len), limits::NETWORK_RULES)?;
+            }
+            Some(Network {
+                allow_public_traffic: rules.allow_public_traffic,
+                allow_out: rules.allow_out,
+                deny_out: rules.deny_out,
+                ..Network::default()
+            })
+        }
+        None => None,
+    };
+    Ok(CreateOptions {
+        template: p.template,
+        timeout: Some(timeout),
+        metadata: args::map(p.metadata),
+        envs: args::map(p.envs),
+        allow_internet_access: p.allow_internet_access,
+        network,
+        cpus: p.cpus,
+        memory_mb: p.memory_mb,
+        disk_mb: p.disk_mb,
+    })
+}

@@ -1,0 +1,126 @@
+//! A job as several tools show it.
+
+use std::fmt::Write as _;
+
+use crate::{
+    answer::ToolError,
+    budget,
+    jobs::{Job, Kept, Output, Status},
+    limits,
+};
+
+/// Output of a job, cut to one answer, with what a reader should know about it.
+pub(super) struct Shown {
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+    pub(super) notes: Vec<String>,
+    pub(super) truncated: bool,
+}
+
+/// The whole output of a job, each stream with its beginning and its end.
+pub(super) fn whole(job: &Job) -> Shown {
+    job.look(|p| {
+        let (for_out, for_err) = budget::share(p.stdout.total(), p.stderr.total());
+        let mut notes = Vec::new();
+        let mut show = |name: &str, output: &Output, max: usize, kept: Option<&Kept>| {
+            let view = output.view(max);
+            if view.cut > 0 {
+                notes.push(format!(
+                    "{} bytes of {name} are not shown. {}",
+                    view.cut,
+                    where_kept(output, kept)
+                ));
+            }
+            view.text
+        };
+        let stdout = show("stdout", &p.stdout, for_out, p.kept[0].as_ref());
+        let stderr = show("stderr", &p.stderr, for_err, p.kept[1].as_ref());
+        let truncated = !notes.is_empty();
+        notes.extend(p.note.clone());
+        Shown {
+            stdout,
+            stderr,
+            notes,
+            truncated,
+        }
+    })
+}
+
+/// Where the rest of an output is.
+pub(super) fn where_kept(output: &Output, kept: Option<&Kept>) -> String {
+    match kept {
+        Some(kept) if kept.complete => format!("All of it is in {} in the sandbox.", kept.path),
+        Some(kept) => format!(
+            "The first {} MiB at most are in {} in the sandbox.",
+            limits::SPILL >> 20,
+            kept.path
+        ),
+        None if output.lost() == 0 => "get_job_status reads all of it.".to_owned(),
+        None => "It was not kept.".to_owned(),
+    }
+}
+
+/// The text of an answer: how it stands, then what it printed.
+pub(super) fn text(head: &str, shown: &Shown) -> String {
+    let mut text = head.to_owned();
+    for note in &shown.notes {
+        let _ = write!(text, "\n{note}");
+    }
+    for (name, output) in [("stdout", &shown.stdout), ("stderr", &shown.stderr)] {
+        if !output.is_empty() {
+            let _ = write!(text, "\n{name}:\n{}", output.trim_end_matches('\n'));
+        }
+    }
+    text
+}
+
+/// The exit code that a shell would show.
+pub(super) fn exit_code(status: &Status) -> Option<i32> {
+    match status {
+        Status::Done(exit) => Some(exit.exit_code),
+        _ => None,
+    }
+}
+
+/// One line on how a job stands.
+pub(super) fn line(job: &Job, status: &Status) -> String {
+    let took = seconds(job.duration().as_millis());
+    match status {
+        Status::Running => format!("running for {took}"),
+        Status::Done(exit) if exit.exited => format!("exit code {} after {took}", exit.exit_code),
+        Status::Done(exit) => format!("ended by {} after {took}", exit.status),
+        Status::Cancelled => format!("cancelled after {took}"),
+        Status::TimedOut => format!("killed at its deadline after {took}"),
+        Status::Lost(reason) => format!("lost after {took}: {reason}"),
+    }
+}
+
+/// The error of a command that neither ended by itself nor runs.
+pub(super) fn error(job: &Job, status: &Status) -> Option<ToolError> {
+    let error = match status {
+        Status::Running | Status::Done(_) => return None,
+        Status::Cancelled => ToolError::new("cancelled", "the command was cancelled; its process group was killed"),
+        Status::TimedOut => {
+            let deadline = job.timeout.unwrap_or_default().as_secs();
+            ToolError::new(
+                "timeout",
+                format!("the command was killed at its deadline of {deadline} s, with its whole process group"),
+            )
+            .hint("Give a longer timeout_s, or use run_command_bg.")
+        }
+        Status::Lost(reason) => ToolError::new("lost", reason.clone())
+            .hint("See sandbox_info; if the sandbox has ended, leave sandbox_id out or call create_sandbox."),
+    };
+    Some(error)
+}
+
+/// `0.013 s`
+pub(super) fn seconds(millis: u128) -> String {
+    format!("{}.{:03} s", millis / 1000, millis % 1000)
+}
+
+/// The error for a job id that nobody knows.
+pub(super) fn unknown(id: &str) -> ToolError {
+    ToolError::new("job_not_found", format!("there is no job {:?}", budget::line(id, 80)))
+        .hint("Call list_jobs to see those there are; old jobs that ended are forgotten.")
+}

@@ -1,0 +1,225 @@
+//! `run_command`
+
+use std::{sync::Arc, time::Duration};
+
+use sandhold_client::{CommandRequest, SignalKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::job_report::{self, Shown};
+use crate::{
+    answer::{Reply, ToolError},
+    args::{self, Pair, User},
+    call::{Call, Target},
+    jobs::{Cursor, Job, Start, Status},
+    limits,
+    registry::{Hints, Spec, Tool, Toolset},
+};
+
+pub(super) struct RunCommand;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    /// If not the default
+    sandbox_id: Option<String>,
+    /// Run by bash -l -c
+    cmd: String,
+    /// Default: the home
+    cwd: Option<String>,
+    /// Environment
+    envs: Option<Vec<Pair>>,
+    /// Default: user
+    user: Option<User>,
+    /// It is killed then; default 60
+    timeout_s: Option<u64>,
+    /// Its standard input
+    stdin: Option<String>,
+}
+
+#[derive(Default, Serialize, JsonSchema)]
+pub(super) struct Output {
+    stdout: String,
+    stderr: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+    duration_ms: u64,
+    truncated: bool,
+    /// Of a command that still runs, or whose output was cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job_id: Option<String>,
+    /// Where `get_job_status` reads on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+impl Tool for RunCommand {
+    type Params = Params;
+    type Output = Output;
+    const SPEC: Spec = Spec {
+        name: "run_command",
+        title: "Run a command",
+        description: "Run a shell command and get its output and exit code. One that still runs after 45 s goes on as a job: the answer \
+                      has a job_id for get_job_status. For servers and long work use run_command_bg.",
+        toolset: Toolset::Commands,
+        hints: Hints::RUNS,
+        limited: false,
+    };
+
+    async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
+        let timeout = match p.timeout_s {
+            Some(seconds) => Duration::from_secs(limits::between("timeout_s", seconds, 1, limits::COMMAND_TIMEOUT_S)?),
+            None => limits::DEFAULT_COMMAND_TIMEOUT,
+        };
+        let stdin = p.stdin.as_deref().unwrap_or_default();
+        limits::at_most("stdin", stdin.len(), limits::STDIN)?;
+        let mut start = start(p.cmd, p.cwd, p.envs, p.user)?;
+        start.request.timeout = Some(timeout);
+        start.request.stdin = !stdin.is_empty();
+        let answer_at = call.started + limits::ANSWER_WITHIN;
+        let begin = async {
+            let target = call.target(p.sandbox_id.as_deref()).await?;
+            let job = call.tenant.start_job(target.clone(), start).await?;
+            Ok((target, job))
+        };
+        let begun = tokio::time::timeout_at(answer_at.into(), begin).await;
+        let (target, job) = begun.unwrap_or_else(|_| {
+            Err(ToolError::new("timeout", "the sandbox did not start the command in time").hint("Try again."))
+        })?;
+        let guard = KillOnDrop {
+            job: Some(Arc::clone(&job)),
+            closing: call.closing.clone(),
+        };
+        if !stdin.is_empty() {
+            feed(&job, stdin.as_bytes()).await;
+        }
+        wait(&call, &job, answer_at).await;
+        guard.disarm();
+        Ok(answer(&job, &target))
+    }
+}
+
+/// The request for a command with these arguments.
+pub(super) fn start(
+    cmd: String,
+    cwd: Option<String>,
+    envs: Option<Vec<Pair>>,
+    user: Option<User>,
+) -> Result<Start, ToolError> {
+    limits::cmd(&cmd)?;
+    limits::envs(envs.as_deref().unwrap_or_default())?;
+    if let Some(cwd) = &cwd {
+        limits::path("cwd", cwd)?;
+    }
+    let mut request = CommandRequest::shell(cmd.as_str());
+    request.envs = args::map(envs);
+    request.cwd = cwd;
+    request.user = user.map(User::name);
+    Ok(Start {
+        request,
+        job_id: None,
+        cmd,
+    })
+}
+
+/// Gives a command its input. One that ends without reading it is not an error.
+async fn feed(job: &Job, data: &[u8]) {
+    let commands = job.target.commands();
+    let fed = async {
+        commands.send_stdin(job.selector(), data).await?;
+        commands.close_stdin(job.selector()).await
+    };
+    if let Err(error) = fed.await {
+        tracing::debug!(job = job.id, %error, "the command did not take its input");
+    }
+}
+
+/// Waits for the end of the command or the time to answer, and tells progress meanwhile.
+async fn wait(call: &Call, job: &Job, answer_at: std::time::Instant) {
+    let Some(progress) = &call.progress else {
+        job.ended_by(answer_at).await;
+        return;
+    };
+    loop {
+        let next = std::time::Instant::now() + limits::PROGRESS_EVERY;
+        if job.ended_by(next.min(answer_at)).await || next >= answer_at {
+            return;
+        }
+        let line = job.look(|p| {
+            let line = p.stdout.last_line();
+            if line.is_empty() { p.stderr.last_line() } else { line }
+        });
+        progress.tell(call.started.elapsed().as_secs_f64(), &line).await;
+    }
+}
+
+fn answer(job: &Job, target: &Target) -> Reply<Output> {
+    // The cursor first: what comes between the two looks is shown twice rather than never.
+    let (status, cursor) = job.look(|p| {
+        (
+            p.status.clone(),
+            Cursor {
+                stdout: p.stdout.total(),
+                stderr: p.stderr.total(),
+            },
+        )
+    });
+    let shown = job_report::whole(job);
+    let running = status == Status::Running;
+    let mut head = job_report::line(job, &status);
+    if running {
+        head = format!(
+            "still running as job {}; call get_job_status with its job_id and cursor {:?} for what comes, kill_job to end it",
+            job.id,
+            cursor.encode()
+        );
+    }
+    let text = job_report::text(&head, &shown);
+    let Shown {
+        stdout,
+        stderr,
+        truncated,
+        ..
+    } = shown;
+    let output = Output {
+        stdout,
+        stderr,
+        exit_code: job_report::exit_code(&status),
+        duration_ms: u64::try_from(job.duration().as_millis()).unwrap_or(u64::MAX),
+        truncated,
+        job_id: (running || truncated).then(|| job.id.clone()),
+        cursor: running.then(|| cursor.encode()),
+    };
+    let reply = Reply::new(output, text).within(target.id());
+    match job_report::error(job, &status) {
+        Some(error) => reply.failed(error),
+        None => reply,
+    }
+}
+
+/// Kills the command of a call that is cancelled: its future is dropped then.
+struct KillOnDrop {
+    job: Option<Arc<Job>>,
+    closing: CancellationToken,
+}
+
+impl KillOnDrop {
+    fn disarm(mut self) {
+        self.job = None;
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // A server that ends leaves what runs to whoever owns the sandbox.
+        let Some(job) = self.job.take().filter(|_| !self.closing.is_cancelled()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            if let Err(error) = job.signal(SignalKind::Kill).await {
+                tracing::warn!(job = job.id, %error, "a cancelled command was not killed");
+            }
+        });
+    }
+}

@@ -1,0 +1,141 @@
+//! `sandbox_info`
+
+use sandhold_client::SandboxDetail;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::sandbox_row;
+use crate::{
+    answer::{Reply, ToolError},
+    args::Pair,
+    call::Call,
+    registry::{Hints, Spec, Tool, Toolset},
+    server::Provider,
+};
+
+pub(super) struct SandboxInfo;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    /// If not the default
+    sandbox_id: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Resources {
+    cpus: f64,
+    memory_mb: u64,
+    disk_mb: u64,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Reach {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_internet_access: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    allow_out: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deny_out: Vec<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Held {
+    level: String,
+    detail: String,
+    warnings: Vec<String>,
+}
+
+/// Everything that is known of a sandbox.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Output {
+    template: String,
+    state: &'static str,
+    started_at: String,
+    end_at: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    metadata: Vec<Pair>,
+    resources: Resources,
+    network: Reach,
+    provider: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    isolation: Option<Held>,
+    cannot: Vec<String>,
+}
+
+impl Tool for SandboxInfo {
+    type Params = Params;
+    type Output = Output;
+    const SPEC: Spec = Spec {
+        name: "sandbox_info",
+        title: "Sandbox info",
+        description: "Show a sandbox's state, end of life, resources, network, isolation, and what its provider cannot do.",
+        toolset: Toolset::Sandbox,
+        hints: Hints::READS,
+        limited: true,
+    };
+
+    async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
+        // A paused sandbox is shown too, so its id is enough; only the default one may have to be made.
+        let id = match (&p.sandbox_id, call.tenant.default_id()) {
+            (None, None) => call.target(None).await?.id().to_owned(),
+            (given, _) => call.existing(given.as_deref())?,
+        };
+        let detail = call.client().info(&id).await.map_err(|e| call.error(&id, &e))?;
+        let output = describe(&detail, &call.provider);
+        let text = text(&id, &output);
+        Ok(Reply::new(output, text).within(&id))
+    }
+}
+
+/// What is known of a sandbox, for the tool and for the resource of the same content.
+pub(crate) fn describe(detail: &SandboxDetail, provider: &Provider) -> Output {
+    let listed = &detail.listed;
+    let network = detail.network.clone().unwrap_or_default();
+    Output {
+        template: sandbox_row::template(listed),
+        state: sandbox_row::state(listed.state),
+        started_at: listed.started_at.clone(),
+        end_at: listed.end_at.clone(),
+        metadata: sandbox_row::metadata(listed),
+        resources: Resources {
+            cpus: listed.cpu_count,
+            memory_mb: listed.memory_mb,
+            disk_mb: listed.disk_size_mb,
+        },
+        network: Reach {
+            allow_internet_access: detail.allow_internet_access,
+            allow_out: network.allow_out.unwrap_or_default(),
+            deny_out: network.deny_out.unwrap_or_default(),
+        },
+        provider: provider.name.clone(),
+        isolation: detail.isolation.clone().map(|i| Held {
+            level: i.level,
+            detail: i.detail,
+            warnings: i.warnings,
+        }),
+        cannot: provider.cannot.clone(),
+    }
+}
+
+fn text(id: &str, o: &Output) -> String {
+    let r = &o.resources;
+    let mut lines = vec![
+        format!(
+            "sandbox {id} ({}) is {} since {}, until {}",
+            o.template, o.state, o.started_at, o.end_at
+        ),
+        format!("{} cpus, {} MiB memory, {} MiB disk", r.cpus, r.memory_mb, r.disk_mb),
+        format!("provider: {}", o.provider),
+    ];
+    if let Some(access) = o.network.allow_internet_access {
+        lines.push(format!("internet access: {}", if access { "yes" } else { "no" }));
+    }
+    if let Some(held) = &o.isolation {
+        lines.push(format!("isolation: {} ({})", held.level, held.detail));
+        lines.extend(held.warnings.iter().map(|w| format!("warning: {w}")));
+    }
+    lines.extend(o.metadata.iter().map(|m| format!("metadata {}={}", m.name, m.value)));
+    lines.extend(o.cannot.iter().map(|c| format!("not possible here: {c}")));
+    lines.join("\n")
+}

@@ -1,0 +1,81 @@
+//! `send_stdin`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::job_report;
+use crate::{
+    answer::{Reply, ToolError},
+    call::Call,
+    limits,
+    registry::{Hints, Spec, Tool, Toolset},
+};
+
+pub(super) struct SendStdin;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    /// Which
+    job_id: String,
+    /// Sent as it is; end a line with a newline
+    data: String,
+    /// Close its input afterwards
+    close: Option<bool>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Output {
+    sent: usize,
+}
+
+impl Tool for SendStdin {
+    type Params = Params;
+    type Output = Output;
+    const SPEC: Spec = Spec {
+        name: "send_stdin",
+        title: "Write to a job's input",
+        description: "Write to the standard input of a job of run_command_bg, then read its answer with get_job_status.",
+        toolset: Toolset::Commands,
+        hints: Hints::RUNS,
+        limited: true,
+    };
+
+    async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
+        limits::at_most("data", p.data.len(), limits::STDIN)?;
+        let job = call
+            .tenant
+            .jobs
+            .get(&p.job_id)
+            .ok_or_else(|| job_report::unknown(&p.job_id))?;
+        let id = job.target.id();
+        if !job.is_running() {
+            let how = job.look(|s| job_report::line(&job, &s.status));
+            return Err(ToolError::new("job_ended", format!("job {} does not run: {how}", job.id)).within(id));
+        }
+        if !job.takes_stdin {
+            return Err(
+                ToolError::new("no_stdin", format!("the input of job {} is closed", job.id))
+                    .hint("Start it with run_command_bg to be able to write to it.")
+                    .within(id),
+            );
+        }
+        call.tenant.touch(&job.target.handle);
+        let commands = job.target.commands();
+        if !p.data.is_empty() {
+            commands
+                .send_stdin(job.selector(), p.data.as_bytes())
+                .await
+                .map_err(|e| job.target.error(&e))?;
+        }
+        let mut text = format!("sent {} bytes to job {}", p.data.len(), job.id);
+        if p.close.unwrap_or(false) {
+            commands
+                .close_stdin(job.selector())
+                .await
+                .map_err(|e| job.target.error(&e))?;
+            text.push_str(" and closed its input");
+        }
+        Ok(Reply::new(Output { sent: p.data.len() }, text).within(id))
+    }
+}
