@@ -15,10 +15,10 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) home: Option<OsString>,
     /// Where sandboxes run: local or e2b [default: e2b if E2B_API_KEY is set, else local]
-    #[arg(long, global = true, value_name = "PROVIDER")]
+    #[arg(long, global = true, value_name = "PROVIDER", value_parser = ["local", "e2b"])]
     pub(crate) provider: Option<String>,
     /// How local sandboxes are isolated: auto or namespaces. A level that cannot be had is an error
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = ["auto", "namespaces"])]
     pub(crate) isolation: Option<String>,
 }
 
@@ -126,6 +126,15 @@ pub(crate) struct ServeArgs {
     /// to this machine by themselves
     #[arg(long, default_value = "sandhold.localhost", value_name = "DOMAIN")]
     pub(crate) domain: String,
+    /// Serve HTTPS: `self-signed` makes a certificate for the domain, with an authority that clients can be told to trust
+    #[arg(long, value_name = "self-signed", value_parser = ["self-signed"], conflicts_with_all = ["tls_cert", "tls_key"])]
+    pub(crate) tls: Option<String>,
+    /// Serve HTTPS with this certificate chain (PEM)
+    #[arg(long, requires = "tls_key", value_name = "FILE")]
+    pub(crate) tls_cert: Option<std::path::PathBuf>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, requires = "tls_cert", value_name = "FILE")]
+    pub(crate) tls_key: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

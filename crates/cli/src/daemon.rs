@@ -24,9 +24,14 @@ fn check(path: &Path) -> Result<()> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            bail!("the sandboxes' daemon {NAME} is not beside sandhold: {} does not exist. {remedy}", path.display());
+            bail!(
+                "the sandboxes' daemon {NAME} is not beside sandhold: {} does not exist. {remedy}",
+                path.display()
+            );
         }
-        Err(error) => return Err(error).with_context(|| format!("cannot read the sandboxes' daemon {}", path.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read the sandboxes' daemon {}", path.display()));
+        }
     };
     let ours = env!("CARGO_PKG_VERSION");
     match daemon_version(&bytes) {
@@ -35,7 +40,10 @@ fn check(path: &Path) -> Result<()> {
             "sandhold is version {ours}, but the sandboxes' daemon {} is version {version}. {remedy}",
             path.display()
         ),
-        None => bail!("{} is not Sandhold's daemon of version {ours}. {remedy}", path.display()),
+        None => bail!(
+            "{} is not Sandhold's daemon of version {ours}. {remedy}",
+            path.display()
+        ),
     }
 }
 
@@ -53,7 +61,11 @@ mod tests {
         assert!(message(&path).contains("is not Sandhold's daemon"));
         fs::write(&path, "..sandhold-envd version=0.0.9;..").unwrap();
         assert!(message(&path).contains("is version 0.0.9"));
-        fs::write(&path, concat!("..sandhold-envd version=", env!("CARGO_PKG_VERSION"), ";..")).unwrap();
+        fs::write(
+            &path,
+            concat!("..sandhold-envd version=", env!("CARGO_PKG_VERSION"), ";.."),
+        )
+        .unwrap();
         check(&path).unwrap();
     }
 }

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use axum::{Json, Router, body::Body, response::IntoResponse};
 use http::{Request, Response, StatusCode};
-use sandhold_engine::{Engine, EngineConfig};
+use sandhold_engine::{Engine, EngineConfig, InitProgram};
 use sandhold_gateway::{Gateway, GatewayConfig};
 use tokio::sync::OnceCell;
 use tower::{Service, ServiceExt};
@@ -33,7 +33,10 @@ pub(crate) struct Local {
 
 impl Local {
     pub(crate) fn new(settings: LocalSettings) -> Self {
-        Self { settings: Arc::new(settings), started: Arc::default() }
+        Self {
+            settings: Arc::new(settings),
+            started: Arc::default(),
+        }
     }
 
     /// Starts engine and gateway, if they do not run. A failure is not kept: the next call tries again.
@@ -57,11 +60,19 @@ async fn start(settings: Arc<LocalSettings>) -> Result<(Gateway, Router)> {
 
 /// Starts an engine with a gateway in front. `domain` is what clients build host names from.
 pub(crate) async fn start_gateway(settings: &LocalSettings, domain: Option<String>) -> Result<Gateway> {
-    let daemon = tokio::task::spawn_blocking(daemon::find).await.context("the search for the daemon failed")??;
-    let mut config = EngineConfig::new(daemon, launcher());
-    config.isolation.clone_from(&settings.isolation);
-    let engine = Engine::start(config).await.context("this machine cannot run local sandboxes")?;
-    let config = GatewayConfig { home: settings.home.clone(), domain, max_timeout_s: MAX_TIMEOUT_S };
+    let daemon = tokio::task::spawn_blocking(daemon::find)
+        .await
+        .context("the search for the daemon failed")??;
+    let mut config = EngineConfig::new(InitProgram::Path(daemon), launcher());
+    config.isolation = settings.isolation;
+    let engine = Engine::start(config)
+        .await
+        .context("this machine cannot run local sandboxes")?;
+    let config = GatewayConfig {
+        home: settings.home.clone(),
+        domain,
+        max_timeout_s: MAX_TIMEOUT_S,
+    };
     Ok(Gateway::new(engine, config)?)
 }
 
@@ -83,7 +94,7 @@ impl Service<Request<sandhold_client::transport::Body>> for Local {
         let this = self.clone();
         Box::pin(async move {
             match this.start().await {
-                Ok((_, router)) => router.clone().oneshot(request).await,
+                Ok((_, router)) => router.clone().oneshot(request.map(Body::new)).await,
                 Err(error) => {
                     let code = StatusCode::NOT_IMPLEMENTED;
                     let body = serde_json::json!({"code": code.as_u16(), "message": format!("{error:#}")});

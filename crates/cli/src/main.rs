@@ -8,6 +8,7 @@ mod local;
 mod logging;
 mod provider;
 mod settings;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -23,7 +23,10 @@ impl Connected {
             }
             Provider::Local => {
                 let local = Local::new(settings.local.clone());
-                Ok(Self { client: Client::in_process(local.clone()), local: Some(local) })
+                Ok(Self {
+                    client: Client::in_process(local.clone()),
+                    local: Some(local),
+                })
             }
         }
     }

@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sandhold_client::HttpConfig;
+use sandhold_engine::IsolationRequest;
 
 use crate::args::Args;
 
@@ -27,6 +28,8 @@ pub(crate) mod env {
     pub(crate) const E2B_API_URL: &str = "E2B_API_URL";
     /// Base of every sandbox's envd.
     pub(crate) const E2B_SANDBOX_URL: &str = "E2B_SANDBOX_URL";
+    /// A proxy for requests to E2B, with its lower-case twin as curl knows it.
+    pub(crate) const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
     /// Base folder of state by the XDG specification.
     pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
     /// The user's home.
@@ -55,7 +58,7 @@ pub(crate) enum Provider {
 #[derive(Debug, Clone)]
 pub(crate) struct LocalSettings {
     pub(crate) home: PathBuf,
-    pub(crate) isolation: Option<String>,
+    pub(crate) isolation: IsolationRequest,
 }
 
 impl Settings {
@@ -67,11 +70,19 @@ impl Settings {
     fn from_lookup(args: &Args, lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let os = |name: &str| lookup(name).filter(|v| !v.is_empty());
         let text = |name: &str| -> Result<Option<String>> {
-            os(name).map(|v| v.into_string().map_err(|_| anyhow::anyhow!("{name} is not valid UTF-8"))).transpose()
+            os(name)
+                .map(|v| {
+                    v.into_string()
+                        .map_err(|_| anyhow::anyhow!("{name} is not valid UTF-8"))
+                })
+                .transpose()
         };
         let home = match args.home.clone().or_else(|| os(env::SANDHOLD_HOME)) {
             Some(home) => PathBuf::from(home),
-            None => match (os(env::XDG_STATE_HOME).map(PathBuf::from).filter(|p| p.is_absolute()), os(env::HOME)) {
+            None => match (
+                os(env::XDG_STATE_HOME).map(PathBuf::from).filter(|p| p.is_absolute()),
+                os(env::HOME),
+            ) {
                 (Some(state), _) => state.join("sandhold"),
                 (None, Some(home)) => PathBuf::from(home).join(".local/state/sandhold"),
                 (None, None) => std::env::temp_dir().join("sandhold"),
@@ -84,6 +95,10 @@ impl Settings {
                 domain: text(env::E2B_DOMAIN)?,
                 api_url: text(env::E2B_API_URL)?,
                 sandbox_url: text(env::E2B_SANDBOX_URL)?,
+                proxy: env::HTTPS_PROXY
+                    .iter()
+                    .find_map(|name| text(name).transpose())
+                    .transpose()?,
                 ..HttpConfig::default()
             }))
         };
@@ -103,17 +118,23 @@ impl Settings {
             None if os(env::E2B_API_KEY).is_some() => e2b()?,
             None => Provider::Local,
         };
+        let level = match &args.isolation {
+            Some(level) => Some(level.clone()),
+            None => text(env::SANDHOLD_ISOLATION)?,
+        };
+        let isolation = match level.as_deref() {
+            None | Some("auto") => IsolationRequest::Auto,
+            Some("namespaces") => IsolationRequest::Namespaces,
+            Some(other) => bail!(
+                "{} is \"{other}\"; it can be auto or namespaces",
+                env::SANDHOLD_ISOLATION
+            ),
+        };
         Ok(Self {
             provider,
             log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| "warn".into()),
             token: text(env::SANDHOLD_TOKEN)?,
-            local: LocalSettings {
-                home,
-                isolation: match &args.isolation {
-                    Some(level) => Some(level.clone()),
-                    None => text(env::SANDHOLD_ISOLATION)?,
-                },
-            },
+            local: LocalSettings { home, isolation },
         })
     }
 }
@@ -126,29 +147,54 @@ mod tests {
 
     fn read(args: &[&str], vars: &[(&str, &str)]) -> Result<Settings> {
         let args = Args::parse_from([&["sandhold", "doctor"], args].concat());
-        Settings::from_lookup(&args, |name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v)))
+        Settings::from_lookup(&args, |name| {
+            vars.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v))
+        })
     }
 
     #[test]
     fn a_key_selects_e2b_unless_the_provider_is_named() {
         assert!(matches!(read(&[], &[]).unwrap().provider, Provider::Local));
-        assert!(matches!(read(&[], &[("E2B_API_KEY", "e2b_1")]).unwrap().provider, Provider::E2b(_)));
-        assert!(matches!(read(&[], &[("E2B_API_KEY", "")]).unwrap().provider, Provider::Local));
+        assert!(matches!(
+            read(&[], &[("E2B_API_KEY", "e2b_1")]).unwrap().provider,
+            Provider::E2b(_)
+        ));
+        assert!(matches!(
+            read(&[], &[("E2B_API_KEY", "")]).unwrap().provider,
+            Provider::Local
+        ));
         let both = [("E2B_API_KEY", "e2b_1"), ("SANDHOLD_PROVIDER", "local")];
         assert!(matches!(read(&[], &both).unwrap().provider, Provider::Local));
-        assert!(matches!(read(&["--provider", "e2b"], &both).unwrap().provider, Provider::E2b(_)));
+        assert!(matches!(
+            read(&["--provider", "e2b"], &both).unwrap().provider,
+            Provider::E2b(_)
+        ));
         let error = read(&["--provider", "e2b"], &[]).unwrap_err().to_string();
         assert!(error.contains("E2B_API_KEY"), "{error}");
+        let error = read(&[], &[("SANDHOLD_ISOLATION", "strong")]).unwrap_err().to_string();
+        assert!(
+            error.contains("SANDHOLD_ISOLATION") && error.contains("strong"),
+            "{error}"
+        );
         let error = read(&[], &[("SANDHOLD_PROVIDER", "docker")]).unwrap_err().to_string();
-        assert!(error.contains("SANDHOLD_PROVIDER") && error.contains("docker"), "{error}");
+        assert!(
+            error.contains("SANDHOLD_PROVIDER") && error.contains("docker"),
+            "{error}"
+        );
     }
 
     #[test]
     fn home_follows_the_xdg_specification() {
         let home = |vars: &[(&str, &str)]| read(&[], vars).unwrap().local.home;
         assert_eq!(home(&[("HOME", "/h")]), PathBuf::from("/h/.local/state/sandhold"));
-        assert_eq!(home(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")]), PathBuf::from("/s/sandhold"));
-        assert_eq!(home(&[("HOME", "/h"), ("XDG_STATE_HOME", "relative")]), PathBuf::from("/h/.local/state/sandhold"));
+        assert_eq!(
+            home(&[("HOME", "/h"), ("XDG_STATE_HOME", "/s")]),
+            PathBuf::from("/s/sandhold")
+        );
+        assert_eq!(
+            home(&[("HOME", "/h"), ("XDG_STATE_HOME", "relative")]),
+            PathBuf::from("/h/.local/state/sandhold")
+        );
         assert_eq!(home(&[("SANDHOLD_HOME", "/x"), ("HOME", "/h")]), PathBuf::from("/x"));
     }
 }

@@ -21,24 +21,44 @@ def test_spaces_at_the_ends(self):\n        self.assertEqual(slug('  Hello '), '
 pub(crate) async fn run() -> Result<ExitCode> {
     let mut session = Session::start().await?;
     let tools = session.request("tools/list", json!({})).await?;
-    let names: Vec<_> = tools["tools"].as_array().into_iter().flatten().filter_map(|t| t["name"].as_str()).collect();
-    say(&format!("The server offers {} tools: {}\n", names.len(), names.join(", ")));
+    let names: Vec<_> = tools["tools"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|t| t["name"].as_str())
+        .collect();
+    say(&format!(
+        "The server offers {} tools: {}\n",
+        names.len(),
+        names.join(", ")
+    ));
 
     let made = session.call("create_sandbox", json!({"set_as_default": true})).await?;
     let calls = [
         ("sandbox_info", json!({})),
-        ("write_files", json!({"files": [{"path": "project/slug.py", "content": SLUG}, {"path": "project/test_slug.py", "content": TEST}]})),
+        (
+            "write_files",
+            json!({"files": [{"path": "project/slug.py", "content": SLUG}, {"path": "project/test_slug.py", "content": TEST}]}),
+        ),
         ("run_command", json!({"cmd": "python3 test_slug.py", "cwd": "project"})),
-        ("edit_file", json!({"path": "project/slug.py", "old_text": "title.lower()", "new_text": "title.strip().lower()"})),
+        (
+            "edit_file",
+            json!({"path": "project/slug.py", "old_text": "title.lower()", "new_text": "title.strip().lower()"}),
+        ),
         ("run_command", json!({"cmd": "python3 test_slug.py", "cwd": "project"})),
-        ("run_command_bg", json!({"cmd": "for i in 1 2 3; do echo step $i; sleep 0.3; done"})),
+        (
+            "run_command_bg",
+            json!({"cmd": "for i in 1 2 3; do echo step $i; sleep 0.3; done"}),
+        ),
     ];
     let mut last = made;
     for (tool, arguments) in calls {
         last = session.call(tool, arguments).await?;
     }
     if let Some(job) = last["job_id"].as_str() {
-        session.call("get_job_status", json!({"job_id": job, "wait_s": 10})).await?;
+        session
+            .call("get_job_status", json!({"job_id": job, "wait_s": 10}))
+            .await?;
     }
     session.call("shutdown_sandbox", json!({})).await?;
     session.end().await?;
@@ -57,7 +77,10 @@ struct Session {
 impl Session {
     async fn start() -> Result<Self> {
         let program = std::env::current_exe().context("cannot tell where this program's file is")?;
-        say(&format!("Starting the MCP server: {} mcp", program.file_name().unwrap_or_default().display()));
+        say(&format!(
+            "Starting the MCP server: {} mcp",
+            program.file_name().unwrap_or_default().display()
+        ));
         let mut server = Command::new(program)
             .arg("mcp")
             .stdin(Stdio::piped())
@@ -68,26 +91,42 @@ impl Session {
         let (Some(input), Some(output)) = (server.stdin.take(), server.stdout.take()) else {
             bail!("the MCP server has no pipes");
         };
-        let mut session = Self { server, input, output: BufReader::new(output).lines(), last_id: 0 };
+        let mut session = Self {
+            server,
+            input,
+            output: BufReader::new(output).lines(),
+            last_id: 0,
+        };
         let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "sandhold-demo", "version": env!("CARGO_PKG_VERSION")}});
         session.request("initialize", hello).await?;
-        session.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await?;
+        session
+            .send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+            .await?;
         Ok(session)
     }
 
     async fn send(&mut self, message: &Value) -> Result<()> {
         let line = format!("{message}\n");
-        self.input.write_all(line.as_bytes()).await.context("the MCP server does not read")
+        self.input
+            .write_all(line.as_bytes())
+            .await
+            .context("the MCP server does not read")
     }
 
     async fn request(&mut self, method: &str, params: Value) -> Result<Value> {
         self.last_id += 1;
         let id = self.last_id;
-        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).await?;
+        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+            .await?;
         loop {
-            let line = self.output.next_line().await.context("the MCP server does not answer")?;
+            let line = self
+                .output
+                .next_line()
+                .await
+                .context("the MCP server does not answer")?;
             let line = line.context("the MCP server ended")?;
-            let mut message: Value = serde_json::from_str(&line).context("the MCP server answered something that is not JSON")?;
+            let mut message: Value =
+                serde_json::from_str(&line).context("the MCP server answered something that is not JSON")?;
             if message["id"] != id {
                 continue;
             }
@@ -102,9 +141,15 @@ impl Session {
     async fn call(&mut self, tool: &str, arguments: Value) -> Result<Value> {
         say(&format!("→ {tool} {}", shorten(&arguments.to_string(), 150)));
         let start = Instant::now();
-        let mut result = self.request("tools/call", json!({"name": tool, "arguments": arguments})).await?;
+        let mut result = self
+            .request("tools/call", json!({"name": tool, "arguments": arguments}))
+            .await?;
         let took = start.elapsed();
-        let texts = result["content"].as_array().into_iter().flatten().filter_map(|c| c["text"].as_str());
+        let texts = result["content"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c["text"].as_str());
         let text = texts.collect::<Vec<_>>().join("\n");
         let lines: Vec<_> = text.trim_end().lines().collect();
         for line in lines.iter().take(SHOWN_LINES) {

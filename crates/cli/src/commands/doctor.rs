@@ -47,7 +47,12 @@ impl Check {
             Ok(detail) => (Status::Ok, detail),
             Err(error) => (Status::Failed, format!("{error:#}")),
         };
-        Self { name: name.into(), status, detail, remedy: None }
+        Self {
+            name: name.into(),
+            status,
+            detail,
+            remedy: None,
+        }
     }
 }
 
@@ -55,7 +60,10 @@ pub(crate) async fn run(args: &DoctorArgs, settings: &Settings) -> Result<ExitCo
     let mut checks = Vec::new();
     let provider = match &settings.provider {
         Provider::Local => {
-            checks.push(Check::new("daemon", daemon::find().map(|path| path.display().to_string())));
+            checks.push(Check::new(
+                "daemon",
+                daemon::find().map(|path| path.display().to_string()),
+            ));
             checks.extend(machine().await);
             "local"
         }
@@ -68,29 +76,40 @@ pub(crate) async fn run(args: &DoctorArgs, settings: &Settings) -> Result<ExitCo
     let tried = try_sandbox(settings).await;
     let ok = tried.is_ok();
     checks.push(Check::new("a sandbox runs a command", tried));
-    let report = Report { version: env!("CARGO_PKG_VERSION"), provider, ok, checks };
-    if args.json { print_json(&report)? } else { print_text(&report) }
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        provider,
+        ok,
+        checks,
+    };
+    if args.json {
+        print_json(&report)?
+    } else {
+        print_text(&report)
+    }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What the engine finds by trying.
+/// What the engine finds by trying. What is not as it should be weakens sandboxes or forbids them; the last check, a
+/// sandbox that runs a command, tells which.
 async fn machine() -> Vec<Check> {
-    let probed = tokio::task::spawn_blocking(|| sandhold_engine::probe(&local::launcher())).await;
-    let Ok(report) = probed else {
-        return vec![Check::new("machine", Err(anyhow::anyhow!("the probe failed")))];
-    };
-    let status = |ok: bool, required: bool| match (ok, required) {
+    let report = sandhold_engine::probe(&local::launcher()).await;
+    let works = report.works();
+    let status = |ok| match (ok, works) {
         (true, _) => Status::Ok,
-        (false, false) => Status::Warning,
-        (false, true) => Status::Failed,
+        (false, true) => Status::Warning,
+        (false, false) => Status::Failed,
     };
-    let check = |p: sandhold_engine::Probe| Check {
-        name: p.name,
-        status: status(p.ok, p.required),
-        detail: p.detail,
-        remedy: p.remedy,
-    };
-    report.probes.into_iter().map(check).collect()
+    report
+        .items
+        .into_iter()
+        .map(|i| Check {
+            status: status(i.ok),
+            name: i.name,
+            detail: i.detail,
+            remedy: i.remedy,
+        })
+        .collect()
 }
 
 /// The whole way: make a sandbox, run a command, end it.
@@ -98,9 +117,21 @@ async fn try_sandbox(settings: &Settings) -> Result<String> {
     let connected = Connected::new(settings)?;
     let tried = async {
         let start = Instant::now();
-        let sandbox = connected.client.create(CreateOptions::default()).await.context("no sandbox could be made")?;
-        let request = CommandRequest { cmd: "echo".into(), args: vec!["hello".into()], ..CommandRequest::default() };
-        let mut process = sandbox.commands().start(request).await.context("the sandbox runs no command")?;
+        let sandbox = connected
+            .client
+            .create(CreateOptions::default())
+            .await
+            .context("no sandbox could be made")?;
+        let request = CommandRequest {
+            cmd: "echo".into(),
+            args: vec!["hello".into()],
+            ..CommandRequest::default()
+        };
+        let mut process = sandbox
+            .commands()
+            .start(request)
+            .await
+            .context("the sandbox runs no command")?;
         let mut output = Vec::new();
         while let Some(event) = process.next().await {
             if let CommandEvent::Stdout(data) = event.context("the command was lost")? {
@@ -111,8 +142,13 @@ async fn try_sandbox(settings: &Settings) -> Result<String> {
         let isolation = sandbox.info().await.ok().and_then(|info| info.isolation);
         sandbox.kill().await.context("the sandbox could not be ended")?;
         anyhow::ensure!(output == b"hello\n", "`echo hello` wrote something else");
-        let how = isolation.map(|i| format!(", isolation: {} ({})", i.level, i.detail)).unwrap_or_default();
-        Ok(format!("made, used and ended; first output after {:.1} ms{how}", took.as_secs_f64() * 1e3))
+        let how = isolation
+            .map(|i| format!(", isolation: {} ({})", i.level, i.detail))
+            .unwrap_or_default();
+        Ok(format!(
+            "made, used and ended; first output after {:.1} ms{how}",
+            took.as_secs_f64() * 1e3
+        ))
     }
     .await;
     connected.shutdown().await;
@@ -139,5 +175,12 @@ fn print_text(report: &Report) {
             println!("           to mend it: {remedy}");
         }
     }
-    println!("{}", if report.ok { "Sandboxes work." } else { "Sandboxes do not work here." });
+    println!(
+        "{}",
+        if report.ok {
+            "Sandboxes work."
+        } else {
+            "Sandboxes do not work here."
+        }
+    );
 }

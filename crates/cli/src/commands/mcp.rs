@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use sandhold_mcp::{HttpOptions, Selection, Server, ServerConfig};
+use sandhold_mcp::{HttpOptions, Provider, Selection, Server, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -15,12 +15,17 @@ const TOKEN_BYTES: usize = 24;
 pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
     let connected = Connected::new(&settings)?;
     let selection = Selection {
-        toolsets: args.toolsets.clone(),
+        toolsets: Some(args.toolsets.clone()).filter(|names| !names.is_empty()),
         tools: args.tools.clone(),
         exclude_tools: args.exclude_tools.clone(),
         read_only: args.read_only,
     };
-    let server = Server::new(ServerConfig::new(connected.client.clone()).with_selection(selection))?;
+    let provider = describe(connected.local.is_some());
+    let server = Server::new(ServerConfig {
+        client: connected.client.clone(),
+        provider,
+        selection,
+    })?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let on_signal = stop.clone();
@@ -37,7 +42,9 @@ pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
         });
     }
     let served = match args.http {
-        None => sandhold_mcp::serve_stdio(server, stop).await.context("the MCP session over stdin and stdout failed"),
+        None => sandhold_mcp::serve_stdio(server, stop)
+            .await
+            .context("the MCP session over stdin and stdout failed"),
         Some(address) => http(server, address, args, settings.token, stop).await,
     };
     watcher.abort();
@@ -52,22 +59,55 @@ async fn http(
     env_token: Option<String>,
     stop: CancellationToken,
 ) -> Result<()> {
-    let token = match (args.no_token, args.token.or(env_token)) {
-        (true, _) => None,
-        (false, Some(token)) => Some(token),
-        (false, None) => Some(new_token()?),
+    let (token, is_new) = match (args.no_token, args.token.or(env_token)) {
+        (true, _) => (None, false),
+        (false, Some(token)) => (Some(token), false),
+        (false, None) => (Some(new_token()?), true),
     };
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    announce(listener.local_addr()?, token.as_deref());
-    let options = HttpOptions { token, allowed_hosts: args.allow_host, allowed_origins: args.allow_origin };
-    sandhold_mcp::serve_http(server, listener, options, stop).await.context("the MCP server over HTTP failed")
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
+    announce(listener.local_addr()?, token.as_deref(), is_new);
+    let options = HttpOptions {
+        listener,
+        token,
+        allowed_hosts: args.allow_host,
+        allowed_origins: args.allow_origin,
+    };
+    sandhold_mcp::serve_http(server, options, stop)
+        .await
+        .context("the MCP server over HTTP failed")
+}
+
+/// What `sandbox_info` says of where sandboxes run.
+fn describe(local: bool) -> Provider {
+    let text = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect();
+    if local {
+        Provider {
+            name: "local".into(),
+            description: "the embedded engine on this machine; its sandboxes end with this server".into(),
+            cannot: text(&[
+                "no network but the sandbox's own loopback",
+                "/usr is the host's and read-only: packages install into the home folder only",
+                "pausing keeps memory and is lost when the server ends",
+            ]),
+        }
+    } else {
+        Provider {
+            name: "e2b".into(),
+            description: "E2B; sandboxes live on until their timeout when this server ends".into(),
+            cannot: text(&["cpus, memory_mb and disk_mb are fixed by the template"]),
+        }
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "for the person who started it")]
-fn announce(address: std::net::SocketAddr, token: Option<&str>) {
+fn announce(address: std::net::SocketAddr, token: Option<&str>, is_new: bool) {
     eprintln!("listening on http://{address}/mcp");
     match token {
-        Some(token) => eprintln!("token: {token}"),
+        Some(token) if is_new => eprintln!("token: {token}"),
+        // Their own secret is not repeated to them.
+        Some(_) => {}
         None => eprintln!("no token is asked: anyone who reaches this address can run commands"),
     }
 }

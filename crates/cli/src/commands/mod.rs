@@ -7,6 +7,7 @@ mod mcp;
 mod run;
 mod serve;
 mod signals;
+mod terminal;
 
 use std::process::ExitCode;
 

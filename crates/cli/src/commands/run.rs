@@ -8,16 +8,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use rustix::termios::{self, OptionalActions, Termios};
 use sandhold_client::{
-    CommandEvent, CommandRequest, CommandSelector, Commands, CreateOptions, ExitStatus, PtySize, Sandbox, SignalKind,
+    CommandEvent, CommandRequest, CommandSelector, Commands, CreateOptions, ExitStatus, Sandbox, SignalKind,
 };
-use tokio::{
-    signal::unix::{SignalKind as HostSignal, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
-use super::signals::Signals;
+use super::{
+    signals::Signals,
+    terminal::{self, RawTerminal, Resizes},
+};
 use crate::{args::RunArgs, provider::Connected, settings::Settings};
 
 /// How long the sandbox lives if nothing ends it before: a command may run this long.
@@ -36,8 +35,15 @@ pub(crate) async fn run(args: RunArgs, settings: Settings) -> Result<ExitCode> {
 
 async fn in_sandbox(connected: &Connected, args: RunArgs) -> Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let life = if connected.local.is_some() { SANDBOX_LIFE } else { SANDBOX_LIFE_E2B };
-    let options = CreateOptions { timeout: Some(life), ..CreateOptions::default() };
+    let life = if connected.local.is_some() {
+        SANDBOX_LIFE
+    } else {
+        SANDBOX_LIFE_E2B
+    };
+    let options = CreateOptions {
+        timeout: Some(life),
+        ..CreateOptions::default()
+    };
     let sandbox = tokio::select! {
         made = connected.client.create(options) => made.context("no sandbox could be made")?,
         number = signals.next() => return Ok(by_signal(number)),
@@ -66,18 +72,25 @@ async fn command(sandbox: &Sandbox, args: RunArgs, signals: &mut Signals) -> Res
         envs,
         cwd: args.cwd,
         user: args.root.then(|| "root".to_owned()),
-        pty: tty.then(window),
+        pty: tty.then(terminal::size),
         stdin: !tty,
         timeout: args.timeout.map(Duration::from_secs),
         ..CommandRequest::default()
     };
     let name = request.cmd.clone();
     let commands = sandbox.commands();
-    let mut process = commands.start(request).await.with_context(|| format!("cannot start {name}"))?;
+    let mut process = commands
+        .start(request)
+        .await
+        .with_context(|| format!("cannot start {name}"))?;
     let which = CommandSelector::Pid(process.pid());
-    let raw = if tty { Some(RawTerminal::enter().context("cannot take the terminal")?) } else { None };
+    let raw = if tty {
+        Some(RawTerminal::enter().context("cannot take the terminal")?)
+    } else {
+        None
+    };
     let input = tokio::spawn(feed(commands.clone(), which.clone(), tty, read_input()));
-    let mut resized = signal(HostSignal::window_change()).context("cannot listen for signals")?;
+    let mut resized = Resizes::new().context("cannot listen for signals")?;
     let mut asked_to_end = None;
     let status = loop {
         tokio::select! {
@@ -93,19 +106,23 @@ async fn command(sandbox: &Sandbox, args: RunArgs, signals: &mut Signals) -> Res
                 let kind = if asked_to_end.replace(number).is_none() { SignalKind::Term } else { SignalKind::Kill };
                 commands.signal(which.clone(), kind).await.with_context(|| format!("cannot signal {name}"))?;
             }
-            _ = resized.recv(), if tty => {
+            () = resized.next(), if tty => {
                 // The process may have ended; its end is told by the stream.
-                let _ = commands.resize(which.clone(), window()).await;
+                let _ = commands.resize(which.clone(), terminal::size()).await;
             }
         }
     };
     input.abort();
     drop(raw);
-    Ok(asked_to_end.filter(|_| !status.exited).map_or_else(|| exit_code(&status), by_signal))
+    Ok(asked_to_end
+        .filter(|_| !status.exited)
+        .map_or_else(|| exit_code(&status), by_signal))
 }
 
 fn write(to: &mut impl Write, data: &[u8]) -> Result<()> {
-    to.write_all(data).and_then(|()| to.flush()).context("cannot write the command's output")
+    to.write_all(data)
+        .and_then(|()| to.flush())
+        .context("cannot write the command's output")
 }
 
 /// Reads standard input in a thread of its own: a blocking read cannot be cancelled.
@@ -140,46 +157,25 @@ async fn feed(commands: Commands, which: CommandSelector, tty: bool, mut input: 
     }
 }
 
-fn window() -> PtySize {
-    let size = termios::tcgetwinsize(std::io::stdout()).ok().filter(|s| s.ws_col > 0 && s.ws_row > 0);
-    size.map_or(PtySize { cols: 80, rows: 24 }, |s| PtySize { cols: s.ws_col.into(), rows: s.ws_row.into() })
-}
-
-/// The user's terminal while the sandbox's one does the line editing. Dropping it restores the terminal.
-struct RawTerminal(Option<Termios>);
-
-impl RawTerminal {
-    fn enter() -> Result<Self> {
-        let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
-            return Ok(Self(None));
-        }
-        let before = termios::tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        termios::tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        Ok(Self(Some(before)))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before);
-        }
-    }
-}
-
 /// What a shell would show: the command's own code, or 128 and the signal's number.
 fn exit_code(status: &ExitStatus) -> ExitCode {
     if status.exited {
         return ExitCode::from(u8::try_from(status.exit_code & 0xff).unwrap_or(u8::MAX));
     }
     let named = |text: &str| status.status.contains(text);
-    let number = [("hangup", 1), ("interrupt", 2), ("quit", 3), ("aborted", 6), ("killed", 9), ("segmentation", 11), ("pipe", 13), ("terminated", 15)]
-        .iter()
-        .find(|(text, _)| named(text))
-        .map_or(0, |(_, n)| *n);
+    let number = [
+        ("hangup", 1),
+        ("interrupt", 2),
+        ("quit", 3),
+        ("aborted", 6),
+        ("killed", 9),
+        ("segmentation", 11),
+        ("pipe", 13),
+        ("terminated", 15),
+    ]
+    .iter()
+    .find(|(text, _)| named(text))
+    .map_or(0, |(_, n)| *n);
     by_signal(number)
 }
 
@@ -193,10 +189,24 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_shells() {
-        let status = |exit_code, exited, status: &str| ExitStatus { exit_code, exited, status: status.into(), error: None };
+        let status = |exit_code, exited, status: &str| ExitStatus {
+            exit_code,
+            exited,
+            status: status.into(),
+            error: None,
+        };
         let code = |s| format!("{:?}", exit_code(&s));
-        assert_eq!(code(status(7, true, "exit status 7")), format!("{:?}", ExitCode::from(7)));
-        assert_eq!(code(status(-1, false, "signal: killed")), format!("{:?}", ExitCode::from(137)));
-        assert_eq!(code(status(-1, false, "signal: segmentation fault")), format!("{:?}", ExitCode::from(139)));
+        assert_eq!(
+            code(status(7, true, "exit status 7")),
+            format!("{:?}", ExitCode::from(7))
+        );
+        assert_eq!(
+            code(status(-1, false, "signal: killed")),
+            format!("{:?}", ExitCode::from(137))
+        );
+        assert_eq!(
+            code(status(-1, false, "signal: segmentation fault")),
+            format!("{:?}", ExitCode::from(139))
+        );
     }
 }
