@@ -1,7 +1,6 @@
 //! The start of the daemon: what it protects itself from, what it is told, what it answers.
 
 use std::io::{IoSliceMut, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -142,8 +141,7 @@ fn control_socket() -> Result<OwnedFd, BootError> {
 
 fn read_spec(control: &OwnedFd) -> Result<BootSpec, BootError> {
     let mut bytes = vec![0; BOOT_MESSAGE];
-    let mut space = [MaybeUninit::uninit(); 0];
-    let mut none = RecvAncillaryBuffer::new(&mut space);
+    let mut none = RecvAncillaryBuffer::new(&mut []);
     let got = loop {
         match rustix::net::recvmsg(
             control,

@@ -8,6 +8,7 @@ mod pump;
 mod service;
 mod start;
 mod status;
+mod stdio;
 mod stream;
 mod table;
 
@@ -25,7 +26,7 @@ pub(crate) use table::Table;
 
 use hub::Hub;
 use input::Stdin;
-use start::Terminal;
+use stdio::Terminal;
 
 /// A process that the daemon started, until its end was told.
 #[derive(Debug)]

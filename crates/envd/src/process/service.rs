@@ -15,7 +15,8 @@ use sandhold_wire::proto::process::{
 
 use super::event::Event;
 use super::input::{InputError, write_all};
-use super::start::{start, winsize};
+use super::start::start;
+use super::stdio::winsize;
 use super::stream::EventStream;
 use super::table::Found;
 use super::{Io, Process};
