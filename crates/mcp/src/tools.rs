@@ -159,7 +159,8 @@ mod tests {
         let default = size(&|e| e.spec.toolset.is_default());
         let all = size(&|_| true);
         println!("default: {default} bytes, all: {all} bytes");
-        assert!(default <= 20_000, "the default list is {default} bytes");
+        // The rest of 20 kB is for the fields around the list.
+        assert!(default <= 19_900, "the default list is {default} bytes");
         assert!(all <= 48_000, "the whole list is {all} bytes");
     }
 }

@@ -55,8 +55,7 @@ impl Tool for ReadFile {
     const SPEC: Spec = Spec {
         name: "read_file",
         title: "Read a file",
-        description: "Read a text file, in pages of about 30 kB. Pictures (png, jpeg, gif, webp) are shown as such. For other binary \
-                      files ask for encoding base64.",
+        description: "Read a text file, about 30 kB a page. Pictures are shown as such; for other binary files ask for base64.",
         toolset: Toolset::Files,
         hints: Hints::READS,
         limited: true,

@@ -35,7 +35,7 @@ impl Tool for SetSandboxTimeout {
     const SPEC: Spec = Spec {
         name: "set_sandbox_timeout",
         title: "Set a sandbox's lifetime",
-        description: "Make a sandbox end this many seconds from now, sooner or later than before. Calls no longer extend it then.",
+        description: "Make a sandbox end this many seconds from now; calls no longer extend it.",
         toolset: Toolset::Sandbox,
         hints: Hints::CHANGES_ONCE,
         limited: true,
