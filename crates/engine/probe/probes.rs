@@ -1,5 +1,6 @@
 //! Things that a sandbox must not be able to do, one system call each where possible. Called outside a sandbox they reach
-//! the kernel and fail differently, or succeed.
+//! the kernel and fail differently, or succeed; every one is chosen so that it changes nothing on the host even as root:
+//! the file it names does not exist, the descriptor is none, or the process that it changes is its own and ends.
 #![expect(unsafe_code, reason = "raw system calls are what is tested")]
 
 use std::process::ExitCode;
@@ -106,11 +107,17 @@ fn try_it(name: &str) -> Option<Outcome> {
         "setns" => call(libc::SYS_setns, pad([NONE, 0])),
         "mount" => call(
             libc::SYS_mount,
-            pad([text(c"none"), text(c"/tmp"), text(c"tmpfs"), 0, 0]),
+            pad([text(c"none"), text(c"/nonexistent"), text(c"tmpfs"), 0, 0]),
         ),
         "remount" => call(
             libc::SYS_mount,
-            pad([0, text(c"/usr"), 0, (libc::MS_REMOUNT | libc::MS_BIND) as usize, 0]),
+            pad([
+                0,
+                text(c"/nonexistent"),
+                0,
+                (libc::MS_REMOUNT | libc::MS_BIND) as usize,
+                0,
+            ]),
         ),
         "umount" => call(
             libc::SYS_umount2,
@@ -160,12 +167,12 @@ fn try_it(name: &str) -> Option<Outcome> {
         "personality" => call(libc::SYS_personality, pad([0x0004_0000])),
         "personality-read" => call(libc::SYS_personality, pad([0xffff_ffff])),
         "chroot" => call(libc::SYS_chroot, pad([text(c"/")])),
-        "tiocsti" => call(libc::SYS_ioctl, pad([0, libc::TIOCSTI as usize, data])),
-        "tiocsti-high" => call(libc::SYS_ioctl, pad([0, libc::TIOCSTI as usize | 1 << 32, data])),
-        "tioclinux" => call(libc::SYS_ioctl, pad([0, 0x541c, data])),
+        "tiocsti" => call(libc::SYS_ioctl, pad([NONE, libc::TIOCSTI as usize, data])),
+        "tiocsti-high" => call(libc::SYS_ioctl, pad([NONE, libc::TIOCSTI as usize | 1 << 32, data])),
+        "tioclinux" => call(libc::SYS_ioctl, pad([NONE, 0x541c, data])),
         "mknod-block" => call(
             libc::SYS_mknodat,
-            pad([libc::AT_FDCWD as usize, text(c"/tmp/sandhold-node"), 0o060_666, 0x0700]),
+            pad([libc::AT_FDCWD as usize, text(c"sandhold-node"), 0o060_666, 0x0700]),
         ),
         "int80" => int80(),
         "x32" => call(0x4000_0000 | 39, [0; 6]),

@@ -192,7 +192,11 @@ impl SandboxCgroups {
     /// Removes the folders, once. Says whether all are gone.
     pub(crate) fn try_remove(&self) -> bool {
         // Each of them is tried, also behind one that is busy.
-        let left = self.folders.iter().filter(|folder| !removed(std::fs::remove_dir(folder))).count();
+        let left = self
+            .folders
+            .iter()
+            .filter(|folder| !removed(std::fs::remove_dir(folder)))
+            .count();
         left == 0
     }
 }

@@ -10,9 +10,21 @@ const LAST_SIGNAL: c_int = 64;
 
 /// Gives every signal its default action, which children inherit through exec, and unblocks all.
 pub(crate) fn default_signals() {
+    // The kernel's struct sigaction is at most this long; all zeroes are the default action with no flags. Asked of the
+    // kernel directly, because the C library keeps two signals to itself, which a parent may have left ignored.
+    let default = [0u64; 4];
     for signal in 1..=LAST_SIGNAL {
-        // SAFETY: SIG_DFL runs no code of this process; numbers that cannot be changed are refused without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the action runs no code of this process and `default` outlives the call; the numbers that cannot be
+        // changed (SIGKILL, SIGSTOP) are refused without effect.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                0usize,
+                size_of::<u64>(),
+            )
+        };
     }
     unblock_signals();
 }

@@ -1,0 +1,140 @@
+//! Limits, each with a control: the same work below the limit goes through.
+
+use sandhold_runtime::{Resources, Runtime};
+
+use super::common::{USER, engine, out, sandbox_with, sh, skip};
+
+const MIB: u64 = 1 << 20;
+
+#[tokio::test]
+async fn a_full_disk_is_enospc_and_does_not_break_the_sandbox() {
+    let engine = engine().await;
+    let sandbox = sandbox_with(
+        &engine,
+        Resources {
+            disk_bytes: Some(16 * MIB),
+            ..Resources::default()
+        },
+    )
+    .await;
+    out(&*sandbox, USER, "head -c 8000000 /dev/zero > /tmp/fits").await;
+    let (code, output) = sh(&*sandbox, USER, "head -c 20000000 /dev/zero > /tmp/big").await;
+    assert!(code != 0 && output.contains("No space left"), "{code} {output}");
+    out(&*sandbox, USER, "rm /tmp/big && echo again > /tmp/small").await;
+}
+
+#[tokio::test]
+async fn files_are_counted() {
+    let engine = engine().await;
+    let sandbox = sandbox_with(
+        &engine,
+        Resources {
+            inodes: Some(400),
+            ..Resources::default()
+        },
+    )
+    .await;
+    out(
+        &*sandbox,
+        USER,
+        "i=0; while [ $i -lt 50 ]; do : > /tmp/a$i || exit 1; i=$((i+1)); done",
+    )
+    .await;
+    let (code, output) = sh(
+        &*sandbox,
+        USER,
+        "i=0; while [ $i -lt 500 ]; do : > /tmp/b$i || exit 9; i=$((i+1)); done",
+    )
+    .await;
+    assert!(code != 0 && output.contains("No space left"), "{code} {output}");
+}
+
+#[tokio::test]
+async fn processes_are_counted() {
+    let engine = engine().await;
+    let sandbox = sandbox_with(
+        &engine,
+        Resources {
+            pids: Some(40),
+            ..Resources::default()
+        },
+    )
+    .await;
+    let start = |count: u32| {
+        format!(
+            "i=0; while [ $i -lt {count} ]; do sleep 5 & i=$((i+1)); done >/dev/null; kill $(jobs -p) 2>/dev/null; exit 0"
+        )
+    };
+    let (code, output) = sh(&*sandbox, USER, &start(10)).await;
+    assert!(code == 0 && !output.contains("fork"), "{code} {output}");
+    let (_, output) = sh(&*sandbox, USER, &start(100)).await;
+    assert!(
+        output.to_lowercase().contains("fork") || output.contains("Resource temporarily"),
+        "{output}"
+    );
+    let told = sh(&*sandbox, USER, "echo alive").await;
+    assert_eq!(told, (0, "alive\n".to_owned()), "the sandbox goes on");
+}
+
+#[tokio::test]
+async fn memory_is_limited_and_the_sandbox_survives() {
+    let engine = engine().await;
+    if engine
+        .info()
+        .isolation
+        .warnings
+        .iter()
+        .any(|warning| warning.contains("memory"))
+    {
+        return skip("the memory limit: no cgroup");
+    }
+    let sandbox = sandbox_with(
+        &engine,
+        Resources {
+            memory_bytes: Some(64 * MIB),
+            ..Resources::default()
+        },
+    )
+    .await;
+    // tail keeps what it read in memory when there is no line end.
+    let hog = |mib: u64| format!("head -c {} /dev/zero | tail -c 1000000000 | wc -c", mib * MIB);
+    assert_eq!(out(&*sandbox, USER, &hog(20)).await.trim(), (20 * MIB).to_string());
+    let (_, output) = sh(&*sandbox, USER, &hog(300)).await;
+    assert_ne!(output.trim(), (300 * MIB).to_string(), "300 MiB fitted into 64");
+    assert_eq!(out(&*sandbox, USER, "echo alive").await, "alive");
+}
+
+#[tokio::test]
+async fn processor_time_is_limited() {
+    let engine = engine().await;
+    if engine
+        .info()
+        .isolation
+        .warnings
+        .iter()
+        .any(|warning| warning.contains("processor time"))
+    {
+        return skip("the processor limit: no cgroup");
+    }
+    let busy = "i=0; while [ $i -lt 20000000 ]; do i=$((i+1)); done";
+    let spent = |cpus: f64| {
+        let engine = &engine;
+        async move {
+            let sandbox = sandbox_with(
+                engine,
+                Resources {
+                    cpus: Some(cpus),
+                    ..Resources::default()
+                },
+            )
+            .await;
+            let before = sandbox.usage().await.unwrap().cpu_us;
+            let work = sh(&*sandbox, USER, busy);
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), work).await;
+            sandbox.usage().await.unwrap().cpu_us - before
+        }
+    };
+    let (tenth, whole) = (spent(0.1).await, spent(1.0).await);
+    assert!(tenth < 250_000, "{tenth} µs in a second at a tenth");
+    assert!(whole > tenth * 2, "{whole} µs against {tenth} µs");
+}
