@@ -1,6 +1,6 @@
 //! The engine: what it was set up with, its launcher, and how a sandbox is made.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use crate::launcher::message::{BUILD, Create, Hello, Phase, Status};
 use crate::limits::{BOOT_DEADLINE_S, BOOT_MESSAGE, STATUS};
 use crate::link::{Born, Link, LinkError};
 use crate::packet;
-use crate::sandbox::{Holdings, Inner, LocalSandbox};
+use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Name};
 use crate::spec::{Limits, check_names};
 use crate::sys::watch;
 use crate::template::BASE;
@@ -42,6 +42,7 @@ struct Shared {
     /// The launcher of now, and how many there were.
     link: tokio::sync::Mutex<(u64, Option<Arc<Link>>)>,
     live: Mutex<HashMap<String, Weak<Inner>>>,
+    names: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What a first process was asked for.
@@ -90,6 +91,7 @@ impl Engine {
             info,
             link: tokio::sync::Mutex::new((1, Some(link))),
             live: Mutex::default(),
+            names: Arc::default(),
         });
         shared.rehearse().await?;
         Ok(Arc::new(Self { shared }))
@@ -284,6 +286,8 @@ impl Shared {
                 "all {max} sandboxes are in use; shut one down, or raise the limit"
             ))
         })?;
+        let name = Name::take(&self.names, &order.spec.id)
+            .ok_or_else(|| RuntimeError::InvalidSpec(format!("id is {:?}, which is in use", order.spec.id)))?;
         let link = self.link().await?;
         let lease = self.ids.lease(link.number)?;
         let failed = |what: &str, error: std::io::Error| RuntimeError::failed(format!("{what} of a sandbox"), error);
@@ -311,9 +315,16 @@ impl Shared {
             Some(Ok(born)) => born,
             Some(Err(failure)) => {
                 self.ids.release(&lease);
-                return Err(Facts::read().explain(failure));
+                // What the child itself said is nearer to the cause than what the launcher saw of its end.
+                let told = read_status(&status).into_iter().find_map(|status| match status {
+                    Status::Failed(failure) => Some(failure),
+                    _ => None,
+                });
+                return Err(Facts::read().explain(told.unwrap_or(failure)));
             }
             None => {
+                // If it was born, it died with the launcher.
+                sandbox::remove(&self.cgroups.of(&order.spec.id), &order.spec.id).await;
                 self.ids.release(&lease);
                 let what = "the launcher process ended while it made the sandbox; try again";
                 return Err(RuntimeError::failed(
@@ -330,6 +341,7 @@ impl Shared {
             ids: Arc::clone(&self.ids),
             lease,
             slot,
+            name,
         };
         let inner = Inner::adopt(order.spec.id.clone(), (pid, pidfd), control, cgroups, holdings)
             .map_err(|error| failed("watching the first process", error))?;

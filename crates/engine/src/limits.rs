@@ -1,4 +1,5 @@
 //! Every limit of the engine. Bytes unless the name says otherwise.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 /// Memory of a sandbox that asks for none, its tmpfs included.
 pub const MEMORY_DEFAULT: u64 = 2 << 30;
@@ -39,6 +40,11 @@ pub const SANDBOXES_DEFAULT: usize = 1024;
 
 /// `/dev/shm` of a sandbox; what is in it counts as memory.
 pub(crate) const SHM_BYTES: u64 = 256 << 20;
+/// Terminals of one sandbox; without a limit one sandbox could take all that the machine has.
+pub(crate) const TERMINALS: u32 = 256;
+/// How much sooner than the host's own processes those of a sandbox are ended when the machine runs out of memory, in
+/// thousandths of the machine's memory.
+pub(crate) const OOM_SCORE: u32 = 300;
 /// Memory that a process may lock.
 pub(crate) const LOCKED_BYTES: u64 = 8 << 20;
 /// Bytes in POSIX message queues.

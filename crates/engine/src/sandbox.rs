@@ -14,6 +14,7 @@
 //!
 //! One task a sandbox waits for its pidfd and does the last step, whatever led there.
 
+use std::collections::HashSet;
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,30 @@ pub(crate) struct Holdings {
     pub(crate) ids: Arc<IdPool>,
     pub(crate) lease: Lease,
     pub(crate) slot: OwnedSemaphorePermit,
+    pub(crate) name: Name,
+}
+
+/// An id in use: no second sandbox can take it.
+pub(crate) struct Name {
+    id: String,
+    all: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Name {
+    /// Takes an id, unless it is in use.
+    pub(crate) fn take(all: &Arc<Mutex<HashSet<String>>>, id: &str) -> Option<Self> {
+        let free = all.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+        free.then(|| Self {
+            id: id.to_owned(),
+            all: Arc::clone(all),
+        })
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 /// The handle: dropping the last one ends the sandbox.
@@ -76,7 +101,15 @@ impl Inner {
         cgroups: SandboxCgroups,
         holdings: Holdings,
     ) -> io::Result<Arc<Self>> {
-        let waiting = sys::watch(pidfd.try_clone()?, Interest::READABLE)?;
+        let waiting = pidfd.try_clone().and_then(|copy| sys::watch(copy, Interest::READABLE));
+        let waiting = match waiting {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                // Nobody would notice its end: it goes now, and the launcher removes its cgroups at its own end.
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                return Err(error);
+            }
+        };
         let inner = Arc::new(Self {
             id,
             pidfd,
@@ -176,22 +209,25 @@ async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings
             }
         }
     }
-    for attempt in 0..REMOVE_TRIES {
-        if inner.cgroups.try_remove() {
-            break;
-        }
-        tokio::time::sleep(remove_pause(attempt)).await;
-        if attempt + 1 == REMOVE_TRIES {
-            tracing::warn!(sandbox = inner.id, "a cgroup is still busy; the next server removes it");
-        }
-    }
+    remove(&inner.cgroups, &inner.id).await;
     holdings.ids.release(&holdings.lease);
     holdings.link.forget(holdings.request).await;
-    drop(holdings.slot);
+    drop((holdings.slot, holdings.name));
     let reason = inner.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
     inner
         .ended
         .send_replace(Some(reason.unwrap_or_else(|| "its first process ended".to_owned())));
+}
+
+/// Removes the cgroups of a sandbox whose processes have ended.
+pub(crate) async fn remove(cgroups: &SandboxCgroups, id: &str) {
+    for attempt in 0..REMOVE_TRIES {
+        if cgroups.try_remove() {
+            return;
+        }
+        tokio::time::sleep(remove_pause(attempt)).await;
+    }
+    tracing::warn!(sandbox = id, "a cgroup is still busy; the next server removes it");
 }
 
 /// Whether the end was already started; the launcher's end adds nothing then.

@@ -95,6 +95,9 @@ const ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 const ARCH: u32 = 0xc000_00b7;
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the engine's system call policy knows x86_64 and aarch64");
+
 /// Numbers from here on are the x32 calls of x86_64: a second door to the same calls, with its own bugs.
 const X32_BIT: u32 = 0x4000_0000;
 

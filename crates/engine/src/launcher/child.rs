@@ -7,7 +7,8 @@
 //! The order matters:
 //! 1. what needs no ids, while the launcher writes the maps;
 //! 2. ids, then the death signal (a change of ids clears it) and a look whether the launcher still lives;
-//! 3. mounts, from descriptors, into a root that nobody else can see, then the pivot;
+//! 3. mounts, from descriptors, into a root that nobody else can see, while the launcher moves the process into its
+//!    cgroups; then the host trees and the pivot;
 //! 4. what takes away: resource limits, capabilities, `no_new_privs`, the filter; then exec.
 
 use std::convert::Infallible;
@@ -24,7 +25,7 @@ use super::create::Clock;
 use super::message::{At, Create, Failure, IdSource, Status, Step};
 use super::root::{self, attach, clone_tree, make_entry, new_fs, tmpfs};
 use super::setup::{CONTROL_FD, Launcher};
-use crate::limits::{LOCKED_BYTES, QUEUE_BYTES, SHM_BYTES, USER_ID};
+use crate::limits::{LOCKED_BYTES, OOM_SCORE, QUEUE_BYTES, SHM_BYTES, TERMINALS, USER_ID};
 use crate::sys;
 use crate::template::FIXED;
 use crate::{cgroup, etc, packet};
@@ -115,22 +116,30 @@ fn build(
     } = inherited;
     sys::own_signals();
     rustix::process::setsid().ok();
+    // Raising it is open to all; where it fails, the host's own judgement has to do.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE.to_string());
     rustix::system::sethostname(create.hostname.as_bytes()).at(Step::Hostname)?;
     sys::loopback_up().at(Step::Loopback)?;
     clock.mark("host name, loopback");
 
-    let mapped = wait_at_gate(&gate)?;
-    drop(gate);
-    clock.mark("gate");
-    if !born_in_cgroup {
-        sys::unshare(sys::Unshare::Cgroup).on(Step::Cgroup, "namespace")?;
-    }
+    wait_at_gate(&gate)?;
+    clock.mark("gate 1");
     take_ids(launcher, create)?;
     stay_with_launcher(launcher)?;
     clock.mark("ids");
 
     rustix::process::umask(Mode::empty());
-    mount_root(launcher, create, mapped, clock)?;
+    let new_root = mount_root(launcher, create, clock)?;
+    let mapped = wait_at_gate(&gate)?;
+    drop(gate);
+    clock.mark("gate 2");
+    if !born_in_cgroup {
+        sys::unshare(sys::Unshare::Cgroup).on(Step::Cgroup, "namespace")?;
+    }
+    bind_trees(launcher, &new_root, &mapped)?;
+    clock.mark("host trees");
+    root::switch_to(&new_root).at(Step::Pivot)?;
+    clock.mark("pivot");
 
     arrange_descriptors(control)?;
     limit_resources(create)?;
@@ -156,7 +165,8 @@ fn build(
     }))
 }
 
-/// Waits until the maps are written. Gets the host trees that carry them.
+/// Waits at the gate: first until the maps are written, then until the process is in its cgroups. With the second comes
+/// one byte a host tree and the descriptors of those that carry the map; the byte says whether there is one.
 fn wait_at_gate(gate: &OwnedFd) -> Result<Vec<Option<OwnedFd>>, Failure> {
     let mut present = [0; 64];
     let (len, fds) = packet::receive_bytes(gate, &mut present).at(Step::Gate)?;
@@ -204,12 +214,8 @@ fn stay_with_launcher(launcher: &mut Launcher) -> Result<(), Failure> {
     Ok(())
 }
 
-fn mount_root(
-    launcher: &Launcher,
-    create: &Create,
-    mapped: Vec<Option<OwnedFd>>,
-    clock: &mut Clock,
-) -> Result<(), Failure> {
+/// Everything of the new root but the host trees, which come with the second message at the gate.
+fn mount_root(launcher: &Launcher, create: &Create, clock: &mut Clock) -> Result<OwnedFd, Failure> {
     let (size, inodes) = (create.disk_bytes.to_string(), create.inodes.to_string());
     let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let new_root = tmpfs(&[("mode", "0755"), ("size", &size), ("nr_inodes", &inodes)], safe).at(Step::Root)?;
@@ -230,20 +236,14 @@ fn mount_root(
     }
     clock.mark("files");
 
-    for (index, tree) in launcher.template.trees.iter().enumerate() {
-        let mount = match mapped.get(index) {
-            Some(Some(mount)) => mount.try_clone().on(Step::HostTree, &tree.source)?,
-            _ => clone_tree(rustix::fs::CWD, &root::tree(index), true).on(Step::HostTree, &tree.source)?,
-        };
-        attach(&mount, &new_root, &tree.target).on(Step::HostTree, &tree.source)?;
-    }
     let fixed = clone_tree(rustix::fs::CWD, root::FIXED, true).at(Step::Template)?;
     attach(&fixed, &new_root, FIXED).at(Step::Template)?;
-    clock.mark("host trees");
+    clock.mark("shared folder");
 
     let dev = clone_tree(rustix::fs::CWD, root::DEV, true).at(Step::Dev)?;
     attach(&dev, &new_root, "dev").at(Step::Dev)?;
-    let mut pts_options = vec![("ptmxmode", "0666"), ("mode", "0620")];
+    let terminals = TERMINALS.to_string();
+    let mut pts_options = vec![("ptmxmode", "0666"), ("mode", "0620"), ("max", terminals.as_str())];
     if create.gids.holds(5) {
         pts_options.push(("gid", "5"));
     }
@@ -259,8 +259,21 @@ fn mount_root(
     clock.mark("proc");
     mount_sys(launcher, &new_root)?;
     clock.mark("sys");
-    root::switch_to(&new_root).at(Step::Pivot)?;
-    clock.mark("pivot");
+    Ok(new_root)
+}
+
+fn bind_trees(launcher: &Launcher, new_root: &OwnedFd, mapped: &[Option<OwnedFd>]) -> Result<(), Failure> {
+    for (index, tree) in launcher.template.trees.iter().enumerate() {
+        let plain;
+        let mount = match mapped.get(index) {
+            Some(Some(mount)) => mount,
+            _ => {
+                plain = clone_tree(rustix::fs::CWD, &root::tree(index), true).on(Step::HostTree, &tree.source)?;
+                &plain
+            }
+        };
+        attach(mount, new_root, &tree.target).on(Step::HostTree, &tree.source)?;
+    }
     Ok(())
 }
 
@@ -330,7 +343,8 @@ fn arrange_descriptors(control: OwnedFd) -> Result<(), Failure> {
 fn limit_resources(create: &Create) -> Result<(), Failure> {
     let mut limits = vec![
         (Resource::Nofile, create.open_files),
-        (Resource::Core, 0),
+        // 1 and not 0: a core pattern that pipes into a program of the host's heeds only this value.
+        (Resource::Core, 1),
         (Resource::Memlock, LOCKED_BYTES),
         (Resource::Msgqueue, QUEUE_BYTES),
     ];

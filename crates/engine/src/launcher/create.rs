@@ -55,18 +55,21 @@ pub(super) fn create(launcher: &mut Launcher, create: Create, fds: Vec<OwnedFd>)
     if create.claim {
         launcher.claims.extend(fds.next());
     }
-    let result = make_cgroups(launcher, &create).and_then(|()| start(launcher, &create, control, status));
+    let mut made = 0;
+    let result = make_cgroups(launcher, &create, &mut made).and_then(|()| start(launcher, &create, control, status));
     if result.is_err() {
-        for folder in &launcher.cgroups {
+        for folder in &launcher.cgroups[..made] {
             remove_at(folder, &create.id);
         }
     }
     result
 }
 
-fn make_cgroups(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
+/// Makes the folders, counts them, and writes the limits.
+fn make_cgroups(launcher: &Launcher, create: &Create, made: &mut usize) -> Result<(), Failure> {
     for folder in &launcher.cgroups {
         root::make_dir(folder, &create.id, 0o755).on(Step::Cgroup, &create.id)?;
+        *made += 1;
     }
     for file in &create.cgroup_files {
         let Some(folder) = launcher.cgroups.get(file.hierarchy) else {
@@ -154,7 +157,9 @@ fn release(
     .on(Step::IdMaps, "/proc")?;
     write_at(&proc, "uid_map", &create.uids.line()).on(Step::IdMaps, "uid_map")?;
     write_at(&proc, "gid_map", &create.gids.line()).on(Step::IdMaps, "gid_map")?;
+    packet::send_bytes(gate, &[0], &[]).at(Step::Gate)?;
     clock.mark("id maps");
+    // Meanwhile the child mounts: what it needs the cgroups and trees for comes last.
     if !launcher.hello.unified {
         for folder in &launcher.cgroups {
             write_at(folder, &format!("{}/cgroup.procs", create.id), &number.to_string())
@@ -164,7 +169,6 @@ fn release(
     }
     let trees = mapped_trees(launcher, &proc);
     clock.mark("id-mapped trees");
-    // One byte a tree: whether its descriptor comes along.
     let present: Vec<u8> = trees.iter().map(|tree| u8::from(tree.is_some())).collect();
     let fds: Vec<&OwnedFd> = trees.iter().flatten().collect();
     packet::send_bytes(gate, &present, &fds).at(Step::Gate)

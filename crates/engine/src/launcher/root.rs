@@ -134,8 +134,8 @@ pub(super) fn enter(template: &Template) -> Result<(), Failure> {
     unshare(Unshare::Mounts).at(Step::MountNamespace)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::MountNamespace)?;
     rustix::process::umask(Mode::empty());
-    let proc = host_tree("/proc")?;
-    let sys = host_tree("/sys")?;
+    let proc = bare_or_whole("/proc")?;
+    let sys = bare_or_whole("/sys")?;
     let dev = open_dir(CWD, "/dev").on(Step::PrivateRoot, "/dev")?;
     let trees = template
         .trees
@@ -173,6 +173,13 @@ pub(super) fn switch_to(root: &OwnedFd) -> Result<(), rustix::io::Errno> {
     rustix::process::pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")
+}
+
+/// A mount without those below it, which every fork would copy; in a user namespace those are locked to it and come along.
+fn bare_or_whole(path: &str) -> Result<OwnedFd, Failure> {
+    clone_tree(CWD, path, false)
+        .or_else(|_| clone_tree(CWD, path, true))
+        .on(Step::HostTree, path)
 }
 
 fn host_tree(path: &str) -> Result<OwnedFd, Failure> {

@@ -98,6 +98,24 @@ async fn bad_specifications_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn an_id_in_use_is_refused_and_free_again_after_the_end() {
+    let engine = engine().await;
+    let spec = spec();
+    let first = engine.create(spec.clone()).await.unwrap();
+    match engine.create(spec.clone()).await.err() {
+        Some(RuntimeError::InvalidSpec(said)) => assert!(said.contains("in use"), "{said}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        run(&*first, USER, &["/bin/echo", "x"]).await.unwrap().1,
+        "x\n",
+        "the first is unharmed"
+    );
+    first.kill().await;
+    engine.create(spec).await.unwrap().kill().await;
+}
+
+#[tokio::test]
 async fn a_full_engine_says_so_and_has_room_again() {
     let mut config = config();
     config.max_sandboxes = 2;
