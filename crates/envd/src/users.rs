@@ -113,7 +113,8 @@ fn parse(line: &str) -> Option<User> {
 }
 
 fn read(path: &str) -> String {
-    let mut bytes = Vec::new();
+    // Room for the usual file, so that one read brings it.
+    let mut bytes = Vec::with_capacity(8 << 10);
     if let Ok(file) = std::fs::File::open(path) {
         // What could not be read is missing, and the lookup says so.
         let _ = file.take(ACCOUNT_FILE).read_to_end(&mut bytes);
