@@ -159,8 +159,9 @@ def text_of(result) -> str:
     return "\n".join(part.text for part in result.content if part.type == "text")
 
 
-class Refused(Exception):
-    """A call that was refused before any tool ran."""
+def shown(answer: dict) -> str:
+    """The structured content of an answer, as text to look into."""
+    return json.dumps({key: value for key, value in answer.items() if not key.startswith("_")})
 
 
 async def call(connected, tool: str, arguments: dict | None = None, **settings):

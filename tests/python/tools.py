@@ -9,7 +9,7 @@ import re
 import sys
 
 import jsonschema
-from kit import call, check, client, equal, main, text_of
+from kit import call, check, client, equal, main, shown, text_of
 
 SANDBOX = {
     "create_sandbox", "connect_sandbox", "list_sandboxes", "sandbox_info", "set_sandbox_timeout", "pause_sandbox",
@@ -33,8 +33,8 @@ class Tools:
 
     async def good(self, tool: str, **arguments) -> dict:
         answer = await call(self.client, tool, arguments)
-        shown = {key: value for key, value in arguments.items() if len(str(value)) < 200}
-        if check(f"{tool} {shown}", not answer["_error"], answer["_text"]):
+        said = {key: value for key, value in arguments.items() if len(str(value)) < 200}
+        if check(f"{tool} {said}", not answer["_error"], answer["_text"]):
             self.good_calls.add(tool)
             raw = answer["_raw"]
             try:
@@ -50,9 +50,9 @@ class Tools:
     async def bad(self, tool: str, arguments: dict, *words: str) -> dict:
         """A call that must be refused as a tool error whose text holds one of `words`."""
         answer = await call(self.client, tool, arguments)
-        shown = {key: value for key, value in arguments.items() if len(str(value)) < 200}
-        check(f"{tool} {shown} is refused", answer["_error"], answer["_text"])
-        check(f"{tool} {shown} is refused by a tool error, not by the protocol", not answer.get("_protocol"), answer["_text"])
+        said = {key: value for key, value in arguments.items() if len(str(value)) < 200}
+        check(f"{tool} {said} is refused", answer["_error"], answer["_text"])
+        check(f"{tool} {said} is refused by a tool error, not by the protocol", not answer.get("_protocol"), answer["_text"])
         text = answer["_text"]
         check(f"{tool}: the refusal says {' or '.join(words)}", any(word.lower() in text.lower() for word in words), text)
         check(f"{tool}: the refusal is short and without debris", len(text) < 2000 and "panicked" not in text, text)
@@ -68,7 +68,7 @@ async def schemas(connected, listed) -> None:
     equal("no name twice", len(names), len(set(names)))
     again = (await connected.list_tools(cache_mode="refresh")).tools
     equal("the list's order stands", [tool.name for tool in again], names)
-    size = len(json.dumps([tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed]))
+    size = len(json.dumps([tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed], separators=(",", ":")))
     check("the list stays under 20 kB", size < 20_000, f"{size} bytes")
     for tool in listed:
         name = tool.name
@@ -123,9 +123,10 @@ async def sandbox_tools(tools: Tools) -> None:
     await tools.bad("create_sandbox", {"tempalte": "base"}, "tempalte")
     await tools.bad("create_sandbox", {"envs": [{"name": "1BAD", "value": "x"}]}, "1BAD", "name")
     await tools.bad("create_sandbox", {"metadata": [{"name": "k", "value": "x" * 2000}]}, "metadata")
-    for tool in ("connect_sandbox", "sandbox_info", "shutdown_sandbox", "pause_sandbox"):
+    for tool in ("connect_sandbox", "sandbox_info", "pause_sandbox"):
         await tools.bad(tool, {"sandbox_id": "i00000000000000000000"}, "i00000000000000000000")
     await tools.bad("connect_sandbox", {}, "sandbox_id")
+    await tools.bad("shutdown_sandbox", {"sandbox": "i00000000000000000000"}, "sandbox_id")
     await tools.bad("connect_sandbox", {"sandbox_id": "../../etc"}, "sandbox_id", "../../etc")
     await tools.bad("set_sandbox_timeout", {"timeout_s": -5}, "timeout_s", "timeout")
     await tools.bad("set_sandbox_timeout", {"timeout_s": "soon"}, "timeout_s", "integer", "number")
@@ -154,7 +155,7 @@ async def file_tools(tools: Tools) -> None:
     await tools.bad("read_file", {"path": "raw.bin"}, "utf-8", "base64")
     some = [{"path": "w/1.txt", "content": "1\n"}, {"path": "w/2.txt", "content": "2\n"}]
     many = await tools.good("write_files", files=some)
-    check("write_files: a row a file", "w/1.txt" in json.dumps(many) or "1.txt" in many["_text"], many["_text"])
+    check("write_files: a row a file", "w/1.txt" in shown(many) or "1.txt" in many["_text"], many["_text"])
     await tools.good("write_file", path="crlf.txt", content="a\r\nb\r\n")
     await tools.good("run_command", cmd="chmod 750 crlf.txt")
     edited = await tools.good("edit_file", path="crlf.txt", old_text="b", new_text="c")
@@ -162,7 +163,7 @@ async def file_tools(tools: Tools) -> None:
     check("edit_file: a diff", "+c" in edited["_text"] or "+c" in json.dumps(edited.get("diff", "")), edited["_text"])
     kept = await tools.good("run_command", cmd="stat -c %a crlf.txt; od -c crlf.txt | head -n 1")
     check("edit_file keeps the mode and CRLF", kept["stdout"].startswith("750\n") and "c  \\r  \\n" in kept["stdout"], kept["stdout"])
-    await tools.bad("edit_file", {"path": "a/b/hello.txt", "old_text": "thee", "new_text": "x"}, "three", "nearest", "closest")
+    await tools.bad("edit_file", {"path": "a/b/hello.txt", "old_text": "two\nthre\n", "new_text": "x"}, "three")
     await tools.bad("edit_file", {"path": "a/b/hello.txt", "old_text": "o", "new_text": "0"}, "replace_all", "times", "matches")
     every = await tools.good("edit_file", path="a/b/hello.txt", old_text="o", new_text="0", replace_all=True)
     equal("edit_file: replace_all", every.get("replacements"), 3)
@@ -209,7 +210,9 @@ async def file_tools(tools: Tools) -> None:
     await tools.bad("path_info", {}, "path")
     await tools.bad("move_path", {"from": "nowhere", "to": "x"}, "nowhere")
     await tools.bad("remove_path", {"path": "a"}, "recursive")
-    await tools.bad("remove_path", {"path": "nowhere-at-all"}, "nowhere-at-all")
+    await tools.bad("remove_path", {"path": ""}, "path")
+    absent = await tools.good("remove_path", path="nowhere-at-all")
+    equal("remove_path: nothing was there", absent.get("removed"), False)
     await tools.bad("search_files", {"pattern": "(", "path": "src"}, "pattern", "regex", "unclosed")
     await tools.bad("search_files", {"pattern": "x", "path": "nowhere"}, "nowhere")
     still = await tools.good("path_info", path="a/b/hello.txt")
@@ -304,7 +307,7 @@ async def ends(tools: Tools) -> None:
     gone = await tools.bad("run_command", {"cmd": "true", "sandbox_id": one["sandbox_id"]}, one["sandbox_id"])
     check("a sandbox that ended: the answer says what to call next", "create_sandbox" in gone["_text"], gone["_text"])
     every = await tools.good("shutdown_all_sandboxes")
-    check("shutdown_all_sandboxes has rows", "i" in json.dumps(every), every)
+    check("shutdown_all_sandboxes has rows", "i" in shown(every), every["_text"])
     left = await tools.good("list_sandboxes")
     equal("none is left", left.get("sandboxes"), [])
     fresh = await tools.good("run_command", cmd="echo fresh")

@@ -66,7 +66,7 @@ fn isolation() {
 
 #[test]
 fn http_transport() {
-    run("http.py", &[], 3);
+    run("transport.py", &[], 3);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_real_job() {
 
 #[test]
 fn the_readmes_entry() {
-    run("config.py", &[], 2);
+    run("readme.py", &[], 2);
 }
 
 #[test]
