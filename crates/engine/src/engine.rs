@@ -311,6 +311,7 @@ impl Shared {
         let claim = lease.claim.take();
         let create = self.request(request, &order, &lease, claim.is_some());
         fds.extend(claim);
+        let sent = begun.elapsed();
         let born = match link.create(create, fds).await {
             Some(Ok(born)) => born,
             Some(Err(failure)) => {
@@ -333,6 +334,7 @@ impl Shared {
                 ));
             }
         };
+        let replied = begun.elapsed();
         let Born { pid, pidfd, mut phases } = born;
         let cgroups = self.cgroups.of(&order.spec.id);
         let holdings = Holdings {
@@ -354,6 +356,19 @@ impl Shared {
         if let Ok(Some(answer)) = answer {
             if order.trace {
                 phases.extend(read_phases(&status));
+                let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+                phases.push(Phase {
+                    name: "engine: before the launcher".to_owned(),
+                    us: us(sent),
+                });
+                phases.push(Phase {
+                    name: "engine: until its reply".to_owned(),
+                    us: us(replied - sent),
+                });
+                phases.push(Phase {
+                    name: "engine: until the answer".to_owned(),
+                    us: us(begun.elapsed() - replied),
+                });
             }
             return Ok((Arc::new(LocalSandbox::new(inner, answer)), phases));
         }

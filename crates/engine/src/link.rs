@@ -192,7 +192,9 @@ async fn handshake(
     sub_ids: Option<SubIds>,
 ) -> Result<Ready, LinkError> {
     let fds: Vec<&OwnedFd> = init.into_iter().collect();
-    send(socket, &Request::Hello(hello.clone()), &fds).await?;
+    send(socket, &Request::Hello(hello.clone()), &fds)
+        .await
+        .map_err(|_| LinkError::Ended)?;
     loop {
         let (reply, _) = receive(socket).await.map_err(|_| LinkError::Ended)?;
         match (reply, &sub_ids) {
@@ -202,7 +204,9 @@ async fn handshake(
                 let sub_ids = sub_ids.clone();
                 let written = tokio::task::spawn_blocking(move || sub_ids.write_maps(pid)).await;
                 written.map_err(std::io::Error::from)?.map_err(LinkError::SubIds)?;
-                send(socket, &Request::Mapped, &[]).await?;
+                send(socket, &Request::Mapped, &[])
+                    .await
+                    .map_err(|_| LinkError::Ended)?;
             }
             _ => return Err(LinkError::Ended),
         }

@@ -81,15 +81,9 @@ const PROC_HIDDEN: &[&str] = &[
     "timer_stats",
     "vmallocinfo",
 ];
-/// Parts of /sys that become empty.
-const SYS_HIDDEN: &[&str] = &[
-    "firmware",
-    "devices/virtual/powercap",
-    "kernel/debug",
-    "kernel/tracing",
-    "kernel/security",
-    "kernel/config",
-];
+/// Parts of /sys that become empty. Not in the list: kernel/debug, tracing, security and config, which are empty in every
+/// new sysfs until something is mounted there.
+const SYS_HIDDEN: &[&str] = &["firmware", "devices/virtual/powercap"];
 
 /// What of the lists above this host has.
 pub(super) struct Masks {
