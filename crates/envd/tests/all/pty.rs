@@ -61,11 +61,11 @@ async fn echo_resize_and_ctrl_d() {
 async fn ctrl_c_interrupts() {
     let daemon = Daemon::start();
     let (mut a, mut b) = (daemon.client().await, daemon.client().await);
-    let mut events = a
-        .stream("Start", &terminal("echo up; sleep 1000", json!({})), &[])
-        .await;
+    let mut events = a.stream("Start", &terminal("exec cat", json!({})), &[]).await;
     let pid = events.pid().await;
-    events.until("up").await;
+    // What is typed comes back twice once the program reads: until then the key would meet the shell.
+    b.call("SendInput", keys(pid, "abc\n")).await.unwrap();
+    events.until("abc\r\nabc").await;
     b.call("SendInput", keys(pid, "\u{3}")).await.unwrap();
     assert_eq!(events.rest().await.end["status"], "signal: interrupt");
 }
