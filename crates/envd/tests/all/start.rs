@@ -206,7 +206,10 @@ async fn what_cannot_be_started_is_told() {
     let daemon = Daemon::start();
     let mut client = daemon.client().await;
     for (process, text) in [
-        (json!({"cmd": "no-such-program"}), "executable file not found in $PATH"),
+        (
+            json!({"cmd": "no-such-program", "envs": {"PATH": "/usr/bin:/bin"}}),
+            "executable file not found in $PATH",
+        ),
         (
             json!({"cmd": "/no/such/program"}),
             "error starting process '/no/such/program': No such file",
@@ -284,13 +287,13 @@ async fn users() {
     let mut client = daemon.client().await;
     assert_eq!(client.sh("id -un").await.text().trim(), own_name());
     let (code, message) = client
-        .run(&script("id"), &[("authorization", &as_user("daemon"))])
+        .run(&script("id"), &[("authorization", &as_user("bin"))])
         .await
         .error
         .unwrap();
     assert_eq!(code, "unauthenticated");
     let wanted = format!(
-        "this sandbox has one user id: it cannot run anything as user 'daemon', only as '{}'",
+        "this sandbox has one user id: it cannot run anything as user 'bin', only as '{}'",
         own_name()
     );
     assert_eq!(message, wanted);
