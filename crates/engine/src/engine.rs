@@ -33,7 +33,7 @@ pub struct Engine {
 
 struct Shared {
     config: EngineConfig,
-    init: OwnedFd,
+    init: Option<OwnedFd>,
     cgroups: Cgroups,
     ids: Arc<IdPool>,
     slots: Arc<Semaphore>,
@@ -60,19 +60,24 @@ impl Engine {
     /// # Errors
     /// [`RuntimeError::Unsupported`] names what this machine forbids and the line that mends it.
     pub async fn start(config: EngineConfig) -> Result<Arc<Self>, RuntimeError> {
-        let defaults = Limits::check(&config.defaults, &Limits::default())?;
         let init = init_image::seal(&config.init)
             .map_err(|error| RuntimeError::failed(format!("loading the init program {:?}", config.init), error))?;
+        Self::set_up(config, Some(init)).await
+    }
+
+    /// As [`Engine::start`], with the init program at hand, or without one to see how far this machine would get.
+    pub(crate) async fn set_up(config: EngineConfig, init: Option<OwnedFd>) -> Result<Arc<Self>, RuntimeError> {
+        let defaults = Limits::check(&config.defaults, &Limits::default())?;
         let cgroups = tokio::task::spawn_blocking(cgroup::detect)
             .await
             .map_err(|error| RuntimeError::failed("looking for cgroups", error))?;
         let guard = RemoveCgroups(&cgroups);
         let (mut ids, mut warnings) = IdPool::detect();
-        let link = match start_link(1, &config, &init, &cgroups, &ids).await {
+        let link = match start_link(1, &config, init.as_ref(), &cgroups, &ids).await {
             Err(LinkError::SubIds(said)) => {
                 ids = ids.into_single();
                 warnings.push(single_warning(&said));
-                start_link(1, &config, &init, &cgroups, &ids).await
+                start_link(1, &config, init.as_ref(), &cgroups, &ids).await
             }
             other => other,
         };
@@ -181,7 +186,7 @@ impl Runtime for Engine {
 async fn start_link(
     number: u64,
     config: &EngineConfig,
-    init: &OwnedFd,
+    init: Option<&OwnedFd>,
     cgroups: &Cgroups,
     ids: &IdPool,
 ) -> Result<Arc<Link>, LinkError> {
@@ -197,7 +202,7 @@ async fn start_link(
         unified: cgroups.unified(),
         init_args: config.init_args.clone(),
     };
-    Link::start(number, &config.launcher, &hello, Some(init), ids.sub_ids.clone()).await
+    Link::start(number, &config.launcher, &hello, init, ids.sub_ids.clone()).await
 }
 
 fn explain(error: LinkError) -> RuntimeError {
@@ -271,7 +276,7 @@ impl Shared {
         }
         current.0 += 1;
         tracing::info!(number = current.0, "starting another launcher");
-        let link = start_link(current.0, &self.config, &self.init, &self.cgroups, &self.ids)
+        let link = start_link(current.0, &self.config, self.init.as_ref(), &self.cgroups, &self.ids)
             .await
             .map_err(explain)?;
         current.1 = Some(Arc::clone(&link));

@@ -53,10 +53,9 @@ mod linux {
     /// runtime.
     pub async fn probe(launcher: &[OsString]) -> ProbeReport {
         let mut items = vec![kernel(), ids(), cgroups()];
-        let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-        // The program is not started, only sealed: any static one will do.
-        let config = EngineConfig::new(InitProgram::Path(own), launcher.to_vec());
-        items.push(match Engine::start(config).await {
+        // No init program: the rehearsal stops where one would be started.
+        let config = EngineConfig::new(InitProgram::Path(PathBuf::new()), launcher.to_vec());
+        items.push(match Engine::set_up(config, None).await {
             Ok(engine) => {
                 let info = sandhold_runtime::Runtime::info(&*engine);
                 engine.shutdown().await;

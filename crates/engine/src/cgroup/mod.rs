@@ -1,8 +1,8 @@
 //! Control groups: what limits and counts a sandbox where the host lets us.
 //!
-//! Each server has one folder in each hierarchy it uses ([`detect`]), each sandbox one below it. The launcher makes them
+//! Each server has one folder in each hierarchy it uses ([`detect()`]), each sandbox one below it. The launcher makes them
 //! (it must do so between the engine's request and the fork), the engine reads, freezes and removes them; whichever
-//! survives the other removes what is left, and the next server sweeps after both ([`sweep`]).
+//! survives the other removes what is left, and the next server sweeps after both ([`sweep()`]).
 
 mod detect;
 mod sweep;
@@ -87,7 +87,11 @@ impl Cgroups {
             folders: self.folders.iter().map(|folder| folder.join(id)).collect(),
             memory: folder("memory"),
             pids: folder("pids"),
-            cpu_time: folder(if self.version == Version::Two { "cpu" } else { "cpuacct" }),
+            // Every v2 group counts its time, also without the controller that limits it.
+            cpu_time: match self.version {
+                Version::Two => self.folders.first().map(|folder| folder.join(id)),
+                Version::One => folder("cpuacct"),
+            },
             freezer: folder("freezer"),
         }
     }

@@ -46,7 +46,7 @@ impl Clock {
     }
 }
 
-/// Makes the cgroups, forks, writes the maps and opens the gate. On failure nothing is left.
+/// Forks, writes the maps, makes the cgroups and opens the gate. On failure nothing is left.
 pub(super) fn create(launcher: &mut Launcher, create: Create, fds: Vec<OwnedFd>) -> Result<Born, Failure> {
     let mut fds = fds.into_iter();
     let (Some(control), Some(status)) = (fds.next(), fds.next()) else {
@@ -55,22 +55,33 @@ pub(super) fn create(launcher: &mut Launcher, create: Create, fds: Vec<OwnedFd>)
     if create.claim {
         launcher.claims.extend(fds.next());
     }
-    let mut made = 0;
-    let result = make_cgroups(launcher, &create, &mut made).and_then(|()| start(launcher, &create, control, status));
+    let mut folders = Folders::default();
+    let result = start(launcher, &create, control, status, &mut folders);
     if result.is_err() {
-        for folder in &launcher.cgroups[..made] {
+        for folder in &launcher.cgroups[..folders.made] {
             remove_at(folder, &create.id);
         }
     }
     result
 }
 
-/// Makes the folders, counts them, and writes the limits.
-fn make_cgroups(launcher: &Launcher, create: &Create, made: &mut usize) -> Result<(), Failure> {
-    for folder in &launcher.cgroups {
-        root::make_dir(folder, &create.id, 0o755).on(Step::Cgroup, &create.id)?;
-        *made += 1;
+/// The cgroup folders that were made so far.
+#[derive(Default)]
+struct Folders {
+    made: usize,
+}
+
+impl Folders {
+    fn make(&mut self, launcher: &Launcher, create: &Create) -> Result<(), Failure> {
+        for folder in &launcher.cgroups {
+            root::make_dir(folder, &create.id, 0o755).on(Step::Cgroup, &create.id)?;
+            self.made += 1;
+        }
+        Ok(())
     }
+}
+
+fn write_limits(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
     for file in &create.cgroup_files {
         let Some(folder) = launcher.cgroups.get(file.hierarchy) else {
             return Err(protocol("no such hierarchy"));
@@ -83,8 +94,17 @@ fn make_cgroups(launcher: &Launcher, create: &Create, made: &mut usize) -> Resul
     Ok(())
 }
 
-fn start(launcher: &mut Launcher, create: &Create, control: OwnedFd, status: OwnedFd) -> Result<Born, Failure> {
+fn start(
+    launcher: &mut Launcher,
+    create: &Create,
+    control: OwnedFd,
+    status: OwnedFd,
+    folders: &mut Folders,
+) -> Result<Born, Failure> {
     let mut clock = Clock::new();
+    if launcher.hello.unified {
+        folders.make(launcher, create)?;
+    }
     let cgroup = if launcher.hello.unified {
         launcher.cgroups.first()
     } else {
@@ -106,7 +126,7 @@ fn start(launcher: &mut Launcher, create: &Create, control: OwnedFd, status: Own
         // In a cgroup v2 the child is born where it stays; in a v1 it is moved first and makes the namespace itself.
         flags = flags.and(CloneFlags::CGROUP);
     }
-    clock.mark("cgroup folders");
+    clock.mark("before clone3");
     let forked = sys::clone3(&launcher.proof, flags, cgroup.as_ref().map(AsFd::as_fd)).at(Step::Clone)?;
     let (pid, pidfd) = match forked {
         Forked::Parent { pid, pidfd } => (pid, pidfd),
@@ -126,7 +146,7 @@ fn start(launcher: &mut Launcher, create: &Create, control: OwnedFd, status: Own
     };
     clock.mark("clone3");
     // Whatever fails from here on: without the gate the child ends by itself, and this makes sure.
-    let result = release(launcher, create, pid, &gate, &mut clock);
+    let result = release(launcher, create, (pid, &gate), folders, &mut clock);
     if let Err(failure) = result {
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
         let mut wait = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
@@ -144,8 +164,8 @@ fn start(launcher: &mut Launcher, create: &Create, control: OwnedFd, status: Own
 fn release(
     launcher: &mut Launcher,
     create: &Create,
-    pid: Pid,
-    gate: &OwnedFd,
+    (pid, gate): (Pid, &OwnedFd),
+    folders: &mut Folders,
     clock: &mut Clock,
 ) -> Result<(), Failure> {
     let number = pid.as_raw_nonzero().get();
@@ -160,6 +180,11 @@ fn release(
     packet::send_bytes(gate, &[0], &[]).at(Step::Gate)?;
     clock.mark("id maps");
     // Meanwhile the child mounts: what it needs the cgroups and trees for comes last.
+    if !launcher.hello.unified {
+        folders.make(launcher, create)?;
+    }
+    write_limits(launcher, create)?;
+    clock.mark("cgroup limits");
     if !launcher.hello.unified {
         for folder in &launcher.cgroups {
             write_at(folder, &format!("{}/cgroup.procs", create.id), &number.to_string())

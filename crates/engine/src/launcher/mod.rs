@@ -7,9 +7,10 @@
 //! ```text
 //! engine ── Hello, init program ──────────────▶ launcher      own namespaces, private root, prepared template
 //! engine ◀─ NeedsMap ─ Mapped ▶ (ordinary users with sub-ids) ─ Ready ── launcher
-//! engine ── Create, control socket, status ───▶ launcher ── clone3 ──▶ child: waits at the gate
-//!                                               launcher: id maps, v1 cgroups, id-mapped trees, opens the gate
-//! engine ◀─ Created, pidfd ──────────────────── launcher      child: mounts, pivot, limits, rights, filter, exec
+//! engine ── Create, control socket, status ───▶ launcher ── clone3 ──▶ child: host name, loopback
+//!                                               launcher: id maps ─ gate 1 ▶ child: ids, its root, /dev, /proc, /sys
+//!                                               launcher: cgroups, id-mapped trees ─ gate 2 ▶ child: trees, pivot,
+//! engine ◀─ Created, pidfd ──────────────────── launcher      limits, rights, filter, exec
 //! engine ── Forget ───────────────────────────▶ launcher      (the sandbox ended and the engine cleaned up)
 //! engine closes, or dies ─────────────────────▶ launcher      kills all, waits, removes their cgroups, ends
 //! launcher dies ─▶ children get SIGKILL (PDEATHSIG); the engine cleans up and starts another launcher

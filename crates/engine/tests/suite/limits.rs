@@ -1,8 +1,8 @@
 //! Limits, each with a control: the same work below the limit goes through.
 
-use sandhold_runtime::{Resources, Runtime};
+use sandhold_runtime::{Resources, Runtime, Sandbox};
 
-use super::common::{USER, engine, out, sandbox_with, sh, skip};
+use super::common::{USER, engine, out, run, sandbox_with, sh, skip};
 
 const MIB: u64 = 1 << 20;
 
@@ -62,7 +62,7 @@ async fn processes_are_counted() {
     .await;
     let start = |count: u32| {
         format!(
-            "i=0; while [ $i -lt {count} ]; do sleep 5 & i=$((i+1)); done >/dev/null; kill $(jobs -p) 2>/dev/null; exit 0"
+            "i=0; while [ $i -lt {count} ]; do sleep 2 & i=$((i+1)); done >/dev/null; kill $(jobs -p) 2>/dev/null; exit 0"
         )
     };
     let (code, output) = sh(&*sandbox, USER, &start(10)).await;
@@ -116,25 +116,46 @@ async fn processor_time_is_limited() {
     {
         return skip("the processor limit: no cgroup");
     }
-    let busy = "i=0; while [ $i -lt 20000000 ]; do i=$((i+1)); done";
-    let spent = |cpus: f64| {
-        let engine = &engine;
-        async move {
-            let sandbox = sandbox_with(
-                engine,
-                Resources {
-                    cpus: Some(cpus),
-                    ..Resources::default()
-                },
-            )
-            .await;
-            let before = sandbox.usage().await.unwrap().cpu_us;
-            let work = sh(&*sandbox, USER, busy);
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), work).await;
-            sandbox.usage().await.unwrap().cpu_us - before
-        }
+    let busy = "i=0; while [ $i -lt 200000000 ]; do i=$((i+1)); done";
+    let tenth = sandbox_with(
+        &engine,
+        Resources {
+            cpus: Some(0.1),
+            ..Resources::default()
+        },
+    )
+    .await;
+    let whole = sandbox_with(
+        &engine,
+        Resources {
+            cpus: Some(1.0),
+            ..Resources::default()
+        },
+    )
+    .await;
+    // What a second of work costs; the machine may be busy with other things, so the control may try again.
+    let second = async |sandbox: &dyn Sandbox| {
+        let before = sandbox.usage().await.unwrap().cpu_us;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        sandbox.usage().await.unwrap().cpu_us - before
     };
-    let (tenth, whole) = (spent(0.1).await, spent(1.0).await);
-    assert!(tenth < 250_000, "{tenth} µs in a second at a tenth");
-    assert!(whole > tenth * 2, "{whole} µs against {tenth} µs");
+    let work = [&tenth, &whole].map(|sandbox| {
+        let sandbox = sandbox.clone();
+        tokio::spawn(async move { drop(run(&*sandbox, USER, &["/bin/sh", "-c", busy]).await) })
+    });
+    let limited = second(&*tenth).await;
+    assert!((1..250_000).contains(&limited), "{limited} µs in a second at a tenth");
+    let mut most = 0;
+    for _ in 0..20 {
+        most = most.max(second(&*whole).await);
+        if most > 300_000 {
+            break;
+        }
+    }
+    assert!(most > 300_000, "the control: {most} µs in a second at one");
+    tenth.kill().await;
+    whole.kill().await;
+    for task in work {
+        task.await.unwrap();
+    }
 }
