@@ -2,7 +2,7 @@
 //!
 //! Each server has one folder in each hierarchy it uses ([`detect()`]), each sandbox one below it. The launcher makes them
 //! (it must do so between the engine's request and the fork), the engine reads, freezes and removes them; whichever
-//! survives the other removes what is left, and the next server sweeps after both ([`sweep()`]).
+//! survives the other removes what is left, and the next server sweeps after both (`sweep`).
 
 mod detect;
 mod sweep;
