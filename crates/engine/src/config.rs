@@ -13,6 +13,9 @@ pub struct EngineConfig {
     pub init: InitProgram,
     /// Its argument list, the program's name included.
     pub init_args: Vec<String>,
+    /// Names under which the init program stands in `/opt/sandhold/bin` of every sandbox, which comes first in `PATH`. It
+    /// tells by its name what it is to do.
+    pub programs: Vec<String>,
     /// Program and arguments of a process that runs [`crate::launcher_main`] at once, before it starts any thread.
     pub launcher: Vec<OsString>,
     /// Limits of sandboxes that ask for none; absent ones get the engine's own.
@@ -30,6 +33,7 @@ impl EngineConfig {
         Self {
             init,
             init_args: vec!["sandhold-envd".to_owned()],
+            programs: vec!["sudo".to_owned()],
             launcher,
             defaults: Resources::default(),
             max_sandboxes: SANDBOXES_DEFAULT,

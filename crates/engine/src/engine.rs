@@ -201,6 +201,7 @@ async fn start_link(
             .collect(),
         unified: cgroups.unified(),
         init_args: config.init_args.clone(),
+        programs: config.programs.clone(),
     };
     Link::start(number, &config.launcher, &hello, init, ids.sub_ids.clone()).await
 }

@@ -162,6 +162,7 @@ fn homes() -> Vec<Entry> {
         dir("var/log", 0o755),
         dir("var/cache", 0o755),
         dir("var/lib", 0o755),
+        link("opt/sandhold", "../etc/sandhold"),
         link("var/run", "/run"),
         link("var/lock", "/run/lock"),
     ]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use sandhold_client::{
-    CommandEvent, CommandRequest, CommandSelector, Commands, CreateOptions, ExitStatus, Sandbox, SignalKind,
+    CommandEvent, CommandRequest, CommandSelector, Commands, CreateOptions, Error, ExitStatus, Sandbox, SignalKind,
 };
 use tokio::sync::mpsc;
 
@@ -23,6 +23,11 @@ use crate::{args::RunArgs, provider::Connected, settings::Settings};
 const SANDBOX_LIFE: Duration = Duration::from_secs(86_400);
 /// E2B's hobby plan ends sandboxes after an hour and refuses to make longer ones.
 const SANDBOX_LIFE_E2B: Duration = Duration::from_secs(3_600);
+/// What timeout(1) exits with.
+const TIMED_OUT: u8 = 124;
+/// What shells exit with when a program cannot be executed, and when there is none.
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
 /// Input is read in pieces of this size.
 const INPUT_CHUNK: usize = 32 << 10;
 
@@ -78,11 +83,12 @@ async fn command(sandbox: &Sandbox, args: RunArgs, signals: &mut Signals) -> Res
         ..CommandRequest::default()
     };
     let name = request.cmd.clone();
+    let limit = args.timeout;
     let commands = sandbox.commands();
-    let mut process = commands
-        .start(request)
-        .await
-        .with_context(|| format!("cannot start {name}"))?;
+    let mut process = match commands.start(request).await {
+        Ok(process) => process,
+        Err(error) => return cannot_start(&name, error),
+    };
     let which = CommandSelector::Pid(process.pid());
     let raw = if tty {
         Some(RawTerminal::enter().context("cannot take the terminal")?)
@@ -98,6 +104,10 @@ async fn command(sandbox: &Sandbox, args: RunArgs, signals: &mut Signals) -> Res
                 Some(Ok(CommandEvent::Stdout(data) | CommandEvent::Pty(data))) => write(&mut std::io::stdout(), &data)?,
                 Some(Ok(CommandEvent::Stderr(data))) => write(&mut std::io::stderr(), &data)?,
                 Some(Ok(CommandEvent::Exited(status))) => break status,
+                Some(Err(Error::Timeout(_))) if limit.is_some() => {
+                    report(&format!("{name} was killed after {} s, as --timeout says", limit.unwrap_or_default()));
+                    return Ok(ExitCode::from(TIMED_OUT));
+                }
                 Some(Err(error)) => return Err(error).with_context(|| format!("lost {name}")),
                 None => bail!("{name} went without saying how it ended"),
             },
@@ -155,6 +165,23 @@ async fn feed(commands: Commands, which: CommandSelector, tty: bool, mut input: 
     if !tty {
         let _ = commands.close_stdin(which).await;
     }
+}
+
+/// Tells why a program did not start, with the exit code that a shell would have.
+fn cannot_start(name: &str, error: Error) -> Result<ExitCode> {
+    let text = error.to_string();
+    let code = match error {
+        Error::InvalidArgument(_) if text.contains("not found") || text.contains("No such file") => NOT_FOUND,
+        Error::InvalidArgument(_) if text.starts_with("error starting") => NOT_EXECUTABLE,
+        _ => return Err(error).with_context(|| format!("cannot start {name}")),
+    };
+    report(&text);
+    Ok(ExitCode::from(code))
+}
+
+#[expect(clippy::print_stderr, reason = "for the person who started it")]
+fn report(text: &str) {
+    eprintln!("sandhold: {text}");
 }
 
 /// What a shell would show: the command's own code, or 128 and the signal's number.

@@ -68,7 +68,7 @@ const SYSCTLS: &[(&str, &str, bool)] = &[
 
 /// Environment of the init program.
 const ENVIRONMENT: &[&CStr] = &[
-    c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    c"PATH=/opt/sandhold/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     c"HOME=/root",
 ];
 

@@ -40,6 +40,8 @@ pub(crate) struct Hello {
     pub(crate) unified: bool,
     /// Argument list of the init program.
     pub(crate) init_args: Vec<String>,
+    /// Names under which the init program stands in a sandbox's files.
+    pub(crate) programs: Vec<String>,
 }
 
 /// Where a sandbox's ids come from.

@@ -15,7 +15,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat, openat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, linkat, makedev, mknodat, openat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
@@ -29,6 +29,10 @@ use crate::template::{Entry, Owner, Template};
 pub(super) const DEV: &str = "/d";
 /// The template's shared folder.
 pub(super) const FIXED: &str = "/f";
+/// The folder of programs in it.
+const PROGRAMS: &str = "bin";
+/// How much of a program is copied at once.
+const COPY_BYTES: usize = 1 << 30;
 /// An empty read-only folder.
 pub(super) const EMPTY: &str = "/f/empty";
 /// Where new roots are attached.
@@ -124,7 +128,9 @@ impl Masks {
 }
 
 /// Leaves the host's mounts for the private root.
-pub(super) fn enter(template: &Template) -> Result<(), Failure> {
+///
+/// `init` stands in the template's shared folder under each name of `programs`.
+pub(super) fn enter(template: &Template, init: Option<&OwnedFd>, programs: &[String]) -> Result<(), Failure> {
     unshare(Unshare::Mounts).at(Step::MountNamespace)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::MountNamespace)?;
     rustix::process::umask(Mode::empty());
@@ -155,7 +161,7 @@ pub(super) fn enter(template: &Template) -> Result<(), Failure> {
         attach(mount, &root, &path).on(Step::HostTree, &tree.source)?;
     }
     make_dev(&root, &dev)?;
-    make_fixed(&root, template)?;
+    make_fixed(&root, template, init, programs)?;
     set_attributes(root.as_fd(), false, LOCKED, None).at(Step::PrivateRoot)?;
     switch_to(&root).at(Step::PrivateRoot)
 }
@@ -276,6 +282,8 @@ fn make_dev(root: &OwnedFd, host: &OwnedFd) -> Result<(), Failure> {
             openat(&dev, *name, flags, mode).on(Step::Dev, name)?;
         }
         let node = clone_tree(host, name, false).on(Step::Dev, name)?;
+        let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        set_attributes(node.as_fd(), false, safe, None).on(Step::Dev, name)?;
         attach(&node, &dev, name).on(Step::Dev, name)?;
     }
     for (name, target) in DEV_LINKS {
@@ -291,7 +299,7 @@ fn make_dev(root: &OwnedFd, host: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// The folder that all sandboxes share.
-fn make_fixed(root: &OwnedFd, template: &Template) -> Result<(), Failure> {
+fn make_fixed(root: &OwnedFd, template: &Template, init: Option<&OwnedFd>, programs: &[String]) -> Result<(), Failure> {
     let fixed = tmpfs(
         &[("mode", "0755")],
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV,
@@ -301,5 +309,27 @@ fn make_fixed(root: &OwnedFd, template: &Template) -> Result<(), Failure> {
     for entry in &template.fixed {
         make_entry(fixed.as_fd(), entry, None)?;
     }
-    set_attributes(fixed.as_fd(), false, LOCKED | MountAttrFlags::MOUNT_ATTR_NOEXEC, None).at(Step::Template)
+    if let (Some(init), [first, others @ ..]) = (init, programs) {
+        make_dir(&fixed, PROGRAMS, 0o755).on(Step::Template, PROGRAMS)?;
+        let path = |name: &str| format!("{PROGRAMS}/{name}");
+        copy_program(init, &fixed, &path(first)).on(Step::Template, first)?;
+        for name in others {
+            linkat(&fixed, path(first), &fixed, path(name), AtFlags::empty()).on(Step::Template, name)?;
+        }
+    }
+    set_attributes(fixed.as_fd(), false, LOCKED, None).at(Step::Template)
+}
+
+/// A copy, because what runs as process 1 may be executed but not be read.
+fn copy_program(init: &OwnedFd, folder: &OwnedFd, path: &str) -> Result<(), rustix::io::Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat(folder, path, flags, Mode::from_raw_mode(0o755))?;
+    let mut offset = 0;
+    loop {
+        match rustix::fs::sendfile(&file, init, Some(&mut offset), COPY_BYTES) {
+            Ok(0) => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }

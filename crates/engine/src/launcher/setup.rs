@@ -135,7 +135,8 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
             .push("the kernel has no time namespaces: sandboxes see how long the host has been up".to_owned());
     }
     let masks = root::Masks::of_this_host();
-    root::enter(&template)?;
+    let init = fds.into_iter().next();
+    root::enter(&template, init.as_ref(), &hello.programs)?;
     let (life_read, life_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::ParentDeath)?;
     let init_args = hello
         .init_args
@@ -150,7 +151,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         template,
         masks,
         filter,
-        init: fds.into_iter().next(),
+        init,
         init_args,
         cgroups,
         cgroup_parents,
