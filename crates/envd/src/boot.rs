@@ -2,6 +2,7 @@
 
 use std::io::{IoSliceMut, Write};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use sandhold_wire::limits::BOOT_MESSAGE;
 use crate::connections;
 use crate::limits::{BLOCKING_IDLE, BLOCKING_THREADS, THREAD_STACK};
 use crate::state::State;
-use crate::{sys, users};
+use crate::{sudo, sys, users};
 
 /// Found by `sandhold` in the daemon's file: the wire's mark, the version, the wire's end.
 #[used]
@@ -42,9 +43,16 @@ fn system(what: &'static str) -> impl Fn(Errno) -> BootError {
 
 /// Runs the daemon until its host is gone. It is the whole program `sandhold-envd`.
 ///
+/// Under the name `sudo` it asks the daemon to run a command as another user.
 /// With `--version` it prints the version. Without its control socket it says what it is and fails with 2.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    match arguments.next().as_deref().map(Path::new).and_then(Path::file_name) {
+        Some(name) if name == sudo::PROGRAM => return sudo::client(arguments),
+        Some(name) if name == sudo::MONITOR => return sudo::monitor(arguments.next()),
+        _ => {}
+    }
     if std::env::args_os()
         .nth(1)
         .is_some_and(|a| a == "--version" || a == "-V")
@@ -162,13 +170,18 @@ fn read_spec(control: &OwnedFd) -> Result<BootSpec, BootError> {
     }
 }
 
-fn answer(control: &OwnedFd, state: &State) -> Result<(), BootError> {
+fn answer(control: &OwnedFd, state: &Arc<State>) -> Result<(), BootError> {
     let mut warnings = Vec::new();
     if let Err(unknown) = users::lookup(&state.default_user) {
         warnings.push(format!("the default user does not exist: {unknown}"));
     }
     if let Err(error) = std::fs::metadata("/dev/ptmx") {
         warnings.push(format!("terminals cannot be opened: /dev/ptmx: {error}"));
+    }
+    if let Some(path) = &state.sudo_socket
+        && let Err(error) = sudo::start(state, Path::new(path))
+    {
+        warnings.push(format!("sudo does not work: {path}: {error}"));
     }
     let ready = BootReady {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -22,6 +22,7 @@ mod reap;
 mod search;
 mod serve;
 mod state;
+mod sudo;
 mod sys;
 mod tunnel;
 mod users;

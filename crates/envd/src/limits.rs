@@ -28,5 +28,21 @@ pub(crate) const ACCOUNT_FILE: u64 = 4 << 20;
 pub(crate) const TUNNEL_BUFFER: usize = 32 << 10;
 /// How long a tunnel waits for the port to answer.
 pub(crate) const TUNNEL_CONNECT: Duration = Duration::from_secs(10);
+/// The first packet of a caller of `sudo` names a user: bytes of the name.
+pub(crate) const SUDO_USER_NAME: usize = 256;
+/// Bytes of one packet between `sudo` and what runs its command.
+pub(crate) const SUDO_PACKET: usize = 16 << 10;
+/// Arguments and environment of one `sudo`.
+pub(crate) const SUDO_REQUEST: usize = 1 << 20;
+/// Callers of `sudo` that wait in the kernel.
+pub(crate) const SUDO_BACKLOG: i32 = 64;
+/// Callers of `sudo` that are being answered at once.
+pub(crate) const SUDO_CALLERS: usize = 32;
+/// How long a caller of `sudo` may take to say what they want.
+pub(crate) const SUDO_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a command outlives the `sudo` that it was started by, if it does not end by itself.
+pub(crate) const SUDO_GRACE: Duration = Duration::from_secs(1);
+/// Bytes that are copied at once between two terminals.
+pub(crate) const SUDO_COPY: usize = 16 << 10;
 /// Processes of a session that are looked at to see whether one waits for input.
 pub(crate) const AWAITING_SCAN: usize = 4096;

@@ -24,6 +24,8 @@ pub(crate) struct State {
     pub(crate) max_processes: usize,
     /// Whether user ids other than the daemon's own can be taken.
     pub(crate) can_switch_user: bool,
+    /// Where callers of `sudo` are awaited; none: nowhere.
+    pub(crate) sudo_socket: Option<String>,
     /// The daemon's own user id.
     pub(crate) own_uid: u32,
     /// `PATH` of processes unless a request says otherwise.
@@ -58,6 +60,7 @@ impl State {
             workdir: spec.workdir,
             max_processes: spec.max_processes.try_into().unwrap_or(usize::MAX),
             can_switch_user: spec.can_switch_user,
+            sudo_socket: spec.sudo_socket,
             own_uid: rustix::process::geteuid().as_raw(),
             path: std::env::var("PATH")
                 .ok()

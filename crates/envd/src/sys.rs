@@ -232,7 +232,8 @@ fn disposition(signal: c_int) -> Option<libc::sighandler_t> {
     (rc == 0).then_some(action.sa_sigaction)
 }
 
-fn default_signal(signal: c_int) {
+/// Sets a signal of this process back to its default.
+pub(crate) fn default_signal(signal: c_int) {
     // SAFETY: all zeroes is a valid `sigaction`: SIG_DFL, no flags, an empty mask.
     let action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
     // SAFETY: `action` is valid, the old one is not asked for. Without CLONE_SIGHAND this changes the child alone.

@@ -68,6 +68,7 @@ pub(crate) async fn create(
         workdir: None,
         max_processes: u32::try_from(resources.pids.unwrap_or(u64::from(u32::MAX))).unwrap_or(u32::MAX),
         can_switch_user: info.can_switch_user,
+        sudo_socket: Some(names::SUDO_SOCKET.into()),
     };
     let boot = serde_json::to_vec(&boot).map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     if boot.len() > limits::BOOT_MESSAGE {

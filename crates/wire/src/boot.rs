@@ -46,6 +46,9 @@ pub struct BootSpec {
     pub max_processes: u32,
     /// Whether user ids other than the daemon's own can be taken. False where the engine had one id to give.
     pub can_switch_user: bool,
+    /// Path of the socket where the daemon awaits callers of `sudo`; absent: the sandbox has no `sudo`.
+    #[serde(default)]
+    pub sudo_socket: Option<String>,
 }
 
 /// The daemon serves.

@@ -35,6 +35,9 @@ pub const DEFAULT_TEMPLATE: &str = "base";
 /// The user that processes and files belong to when none is named.
 pub const DEFAULT_USER: &str = "user";
 
+/// Where callers of `sudo` find the daemon, inside a sandbox.
+pub const SUDO_SOCKET: &str = "/run/sandhold/sudo.sock";
+
 /// A sandbox id is `i` and 20 characters of `[a-z0-9]`, as E2B's are.
 pub const SANDBOX_ID_LEN: usize = 21;
 
