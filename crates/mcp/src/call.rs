@@ -10,7 +10,7 @@ use rmcp::{
 use sandhold_client::{Client, Commands, Files};
 use tokio_util::sync::CancellationToken;
 
-use crate::{answer::ToolError, budget, errors, sandboxes::Handle, server::Provider, tenant::Tenant};
+use crate::{answer::ToolError, budget, errors, jobs::Jobs, sandboxes::Handle, server::Provider, tenant::Tenant};
 
 /// One call of a tool.
 pub(crate) struct Call {
@@ -73,6 +73,11 @@ impl Target {
     /// Its id.
     pub(crate) fn id(&self) -> &str {
         self.handle.sandbox.id()
+    }
+
+    /// The jobs of the caller.
+    pub(crate) fn jobs(&self) -> &Jobs {
+        &self.tenant.jobs
     }
 
     /// Its files.

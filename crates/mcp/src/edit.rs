@@ -60,11 +60,12 @@ pub(crate) fn replace(path: &str, text: &str, old: &str, new: &str, all: bool) -
         1 => {}
         _ if all => {}
         _ => {
-            let lines = found
+            let mut lines: Vec<usize> = found
                 .iter()
                 .take(20)
                 .map(|at| body[..*at].matches('\n').count() + 1)
                 .collect();
+            lines.dedup();
             return Err(Refused::Ambiguous { lines });
         }
     }

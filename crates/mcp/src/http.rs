@@ -86,14 +86,39 @@ pub async fn serve_http(server: Server, options: HttpOptions, shutdown: Cancella
     }
 }
 
-/// The routes.
+/// The server as a service at `/mcp`, for a server of other things that checks its callers itself: every request is let
+/// in, whatever its `Host`, and all of them are one principal. Browsers may call from this machine's own origins only.
+/// Open streams end when `shutdown` is cancelled. Must be called within a tokio runtime.
+#[must_use]
+pub fn http_router(server: Server, shutdown: &CancellationToken) -> Router {
+    let (stop, closing) = (shutdown.clone(), server.closing().clone());
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        closing.cancel();
+    });
+    // No host is named: with a key that every request must bring, a name that points here by deceit opens nothing.
+    routes(server, None, Vec::new(), Vec::new(), shutdown)
+}
+
+/// The routes of a server of its own.
 fn router(server: Server, options: &HttpOptions, shutdown: &CancellationToken) -> Router {
     let mut hosts: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     hosts.extend(options.allowed_hosts.iter().cloned());
+    let token = options.token.as_deref().map(digest);
+    routes(server, token, hosts, options.allowed_origins.clone(), shutdown).route("/healthz", get(|| async { "ok" }))
+}
+
+fn routes(
+    server: Server,
+    token: Option<[u8; 32]>,
+    hosts: Vec<String>,
+    allowed_origins: Vec<String>,
+    shutdown: &CancellationToken,
+) -> Router {
     let mut origins: Vec<String> = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"]
         .map(str::to_owned)
         .into();
-    origins.extend(options.allowed_origins.iter().cloned());
+    origins.extend(allowed_origins);
     let config = StreamableHttpServerConfig::default()
         .with_cancellation_token(shutdown.child_token())
         .with_allowed_hosts(hosts)
@@ -105,14 +130,13 @@ fn router(server: Server, options: &HttpOptions, shutdown: &CancellationToken) -
     sessions.session_config.keep_alive = Some(limits::HTTP_SESSION_IDLE);
     let sessions = Arc::new(sessions);
     let gate = Arc::new(Gate {
-        token: options.token.as_deref().map(digest),
+        token,
         sessions: Arc::clone(&sessions),
     });
     let mcp = StreamableHttpService::new(move || Ok(server.clone()), sessions, config);
     Router::new()
         .nest_service("/mcp", mcp)
         .layer(middleware::from_fn_with_state(gate, admit))
-        .route("/healthz", get(|| async { "ok" }))
 }
 
 fn digest(token: &str) -> [u8; 32] {

@@ -92,7 +92,7 @@ impl Job {
         self.pid.load(Ordering::Relaxed)
     }
 
-    /// Looks at what has come so far.
+    /// Looks at what has come so far. `look` holds the job's lock, so it must not ask the job for anything.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Progress) -> T) -> T {
         look(&lock(&self.progress))
     }
@@ -124,6 +124,21 @@ impl Job {
             }
         };
         tokio::time::timeout_at(deadline.into(), end).await.is_ok()
+    }
+
+    /// Removes the files with its output, in the background. Returns their size.
+    fn drop_files(&self) -> u64 {
+        let kept = self.update(|p| std::mem::take(&mut p.kept));
+        let bytes = kept.iter().flatten().map(|k| k.bytes).sum();
+        if bytes > 0 {
+            let (files, folder) = (self.target.files(), spill::folder(&self.id));
+            tokio::spawn(async move {
+                if let Err(error) = files.remove(&folder, None).await {
+                    tracing::debug!(folder, %error, "output of an old job was not removed");
+                }
+            });
+        }
+        bytes
     }
 
     /// Signals its process group. False if it has ended already.
@@ -198,17 +213,30 @@ impl Jobs {
             changed: watch::Sender::new(()),
         });
         self.insert(&job)?;
-        let started = job.target.commands().start(request.clone()).await;
+        let started = job.target.commands().start(request).await;
         match started {
             Ok(process) => {
                 job.pid.store(process.pid(), Ordering::Relaxed);
-                tokio::spawn(pump::pump(Arc::clone(&job), process, request.user));
+                tokio::spawn(pump::pump(Arc::clone(&job), process));
                 Ok(job)
             }
             Err(error) => {
                 self.remove(&job.id);
                 Err(job.target.error(&error))
             }
+        }
+    }
+
+    /// Removes files with output of the oldest jobs that ended until those of the sandbox fit.
+    pub(crate) fn trim_files(&self, sandbox: &str) {
+        let jobs: Vec<Arc<Job>> = self.all().into_iter().filter(|j| j.target.id() == sandbox).collect();
+        let bytes = |job: &Arc<Job>| job.look(|p| p.kept.iter().flatten().map(|k| k.bytes).sum::<u64>());
+        let mut total: u64 = jobs.iter().map(bytes).sum();
+        for job in jobs.iter().filter(|j| !j.is_running()) {
+            if total <= limits::SPILL_TOTAL {
+                return;
+            }
+            total -= job.drop_files().min(total);
         }
     }
 
@@ -252,6 +280,7 @@ impl Table {
                 Some(job) if job.is_running() => at += 1,
                 Some(job) => {
                     memory -= held(job).min(memory);
+                    job.drop_files();
                     self.jobs.remove(&self.order[at]);
                     self.order.remove(at);
                 }

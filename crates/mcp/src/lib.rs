@@ -23,7 +23,7 @@ mod stdio;
 mod tenant;
 mod tools;
 
-pub use http::{HttpOptions, serve_http};
+pub use http::{HttpOptions, http_router, serve_http};
 pub use registry::{ConfigError, Selection, Toolset};
 pub use server::{Provider, Server, ServerConfig};
 pub use stdio::{ServeError, serve_io, serve_stdio};

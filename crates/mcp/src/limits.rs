@@ -81,7 +81,9 @@ pub const JOBS: usize = 256;
 /// Jobs that run at the same time.
 pub const JOBS_RUNNING: usize = 64;
 /// Output of one stream that is written to a file in the sandbox.
-pub const SPILL: u64 = 32 << 20;
+pub const SPILL: u64 = 16 << 20;
+/// Such files of one sandbox together; beyond it those of the oldest jobs that ended are removed.
+pub const SPILL_TOTAL: u64 = 64 << 20;
 
 /// Longest message on standard input.
 pub const STDIO_MESSAGE: usize = 16 << 20;

@@ -26,9 +26,9 @@ enum Step {
 }
 
 /// Runs until the job has ended.
-pub(super) async fn pump(job: Arc<Job>, mut process: Process, user: Option<String>) {
+pub(super) async fn pump(job: Arc<Job>, mut process: Process) {
     let files = job.target.files();
-    let mut spills = ["stdout", "stderr"].map(|name| Spill::new(files.clone(), &job.id, name, user.clone()));
+    let mut spills = ["stdout", "stderr"].map(|name| Spill::new(files.clone(), &job.id, name));
     let deadline = job
         .timeout
         .map(|t| Instant::from_std(job.started) + t + limits::DEADLINE_GRACE);
@@ -52,6 +52,7 @@ pub(super) async fn pump(job: Arc<Job>, mut process: Process, user: Option<Strin
         p.ended = Some(std::time::Instant::now());
         p.status = status;
     });
+    job.target.jobs().trim_files(job.target.id());
 }
 
 async fn next(process: &mut Process, deadline: Option<Instant>) -> Step {

@@ -9,8 +9,11 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{budget, limits};
 
-/// Where such files are.
-const FOLDER: &str = "/tmp/.sandhold/jobs";
+/// Where the files of a job are.
+pub(crate) fn folder(job: &str) -> String {
+    format!("/tmp/.sandhold/jobs/{job}")
+}
+
 /// Chunks on their way to the file; more slow the command down.
 const QUEUE: usize = 16;
 /// How long the file's end is waited for when the command has ended.
@@ -22,6 +25,7 @@ pub(crate) struct Kept {
     pub(crate) path: String,
     /// False if it ends before the output does.
     pub(crate) complete: bool,
+    pub(crate) bytes: u64,
 }
 
 /// Where the data goes, and the request that carries it.
@@ -31,20 +35,21 @@ type Writing = (mpsc::Sender<std::io::Result<Bytes>>, JoinHandle<Result<String, 
 pub(crate) struct Spill {
     files: Files,
     path: String,
-    user: Option<String>,
     sent: u64,
+    /// It could not be written.
+    lost: bool,
     open: Option<Writing>,
     kept: Option<Kept>,
 }
 
 impl Spill {
     /// The file of the stream `name` of a job. It is made once there is too much output for one answer.
-    pub(crate) fn new(files: Files, job: &str, name: &str, user: Option<String>) -> Self {
+    pub(crate) fn new(files: Files, job: &str, name: &str) -> Self {
         Self {
             files,
-            path: format!("{FOLDER}/{job}/{name}"),
-            user,
+            path: format!("{}/{name}", folder(job)),
             sent: 0,
+            lost: false,
             open: None,
             kept: None,
         }
@@ -52,7 +57,11 @@ impl Spill {
 
     /// The file, once there is one.
     pub(crate) fn kept(&self) -> Option<Kept> {
-        self.kept.clone()
+        let kept = self.kept.clone().filter(|_| !self.lost)?;
+        Some(Kept {
+            bytes: self.sent,
+            ..kept
+        })
     }
 
     /// Whether the stream, `total` bytes long now, has to be written down.
@@ -83,30 +92,33 @@ impl Spill {
     fn start(&mut self) {
         let (sender, mut receiver) = mpsc::channel(QUEUE);
         let body = stream::poll_fn(move |cx| receiver.poll_recv(cx)).boxed();
-        let options = WriteOptions {
-            user: self.user.clone(),
-            ..WriteOptions::default()
-        };
         let (files, path) = (self.files.clone(), self.path.clone());
-        let task = tokio::spawn(async move { files.write_stream(&path, body, options).await });
+        let task = tokio::spawn(async move { files.write_stream(&path, body, WriteOptions::default()).await });
         self.open = Some((sender, task));
         self.kept = Some(Kept {
             path: self.path.clone(),
             complete: true,
+            bytes: 0,
         });
     }
 
-    /// Ends the file. `whole`: the stream ended too.
+    /// Ends the file. `whole`: the stream ended too. A file that could not be written is removed: the disk may be full.
     pub(crate) async fn finish(&mut self, whole: bool) {
         let Some((queue, task)) = self.open.take() else { return };
         drop(queue);
-        let written = tokio::time::timeout(LAST_WRITE, task).await;
-        let complete = matches!(written, Ok(Ok(Ok(_)))) && whole;
-        if let Ok(Ok(Err(error))) = &written {
-            tracing::debug!(path = self.path, %error, "output was not written down");
-        }
-        if let Some(kept) = &mut self.kept {
-            kept.complete &= complete;
+        match tokio::time::timeout(LAST_WRITE, task).await {
+            Ok(Ok(Ok(_))) => {
+                if let Some(kept) = &mut self.kept {
+                    kept.complete &= whole;
+                }
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::debug!(path = self.path, %error, "output was not written down");
+                self.lost = true;
+                // That it cannot be removed either is said nowhere: the sandbox may be gone.
+                let _ = self.files.remove(&self.path, None).await;
+            }
+            Ok(Err(_)) | Err(_) => self.lost = true,
         }
     }
 }

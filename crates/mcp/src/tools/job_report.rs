@@ -56,7 +56,7 @@ pub(super) fn where_kept(output: &Output, kept: Option<&Kept>) -> String {
             kept.path
         ),
         None if output.lost() == 0 => "get_job_status reads all of it.".to_owned(),
-        None => "It was not kept.".to_owned(),
+        None => "There is no file of it (any more).".to_owned(),
     }
 }
 

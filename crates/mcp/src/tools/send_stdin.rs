@@ -50,7 +50,8 @@ impl Tool for SendStdin {
             .ok_or_else(|| job_report::unknown(&p.job_id))?;
         let id = job.target.id();
         if !job.is_running() {
-            let how = job.look(|s| job_report::line(&job, &s.status));
+            let status = job.look(|p| p.status.clone());
+            let how = job_report::line(&job, &status);
             return Err(ToolError::new("job_ended", format!("job {} does not run: {how}", job.id)).within(id));
         }
         if !job.takes_stdin {

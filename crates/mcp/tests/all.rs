@@ -1,0 +1,15 @@
+//! The server as its clients see it, against a control plane that does what the test says.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+#[path = "all/commands.rs"]
+mod commands;
+#[path = "all/files.rs"]
+mod files;
+#[path = "all/http.rs"]
+mod http;
+#[path = "all/protocol.rs"]
+mod protocol;
+#[path = "all/sandboxes.rs"]
+mod sandboxes;
+#[path = "all/stub.rs"]
+mod stub;

@@ -1,0 +1,361 @@
+//! A control plane with sandboxes whose processes follow a script, and a client of the server under test.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::Request,
+    response::Response,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures::{SinkExt as _, StreamExt as _, channel::mpsc};
+use rmcp::{
+    RoleClient, ServiceExt,
+    model::{CallToolRequestParams, CallToolResult},
+    service::RunningService,
+};
+use sandhold_client::{Client, HttpConfig};
+use sandhold_mcp::{Provider, Selection, Server, ServerConfig, serve_io};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) alive: BTreeSet<String>,
+    pub(crate) paused: BTreeSet<String>,
+    pub(crate) made: usize,
+    pub(crate) timeouts: Vec<String>,
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// `tag signal`
+    pub(crate) signals: Vec<String>,
+    /// What processes were given.
+    pub(crate) stdin: BTreeMap<String, Vec<u8>>,
+    killed: BTreeSet<String>,
+}
+
+pub(crate) type Shared = Arc<Mutex<World>>;
+
+/// Serves the control plane and the daemons of its sandboxes on a port of this machine.
+pub(crate) async fn control_plane() -> (Shared, Client) {
+    let world = Shared::default();
+    let shared = Arc::clone(&world);
+    let app = Router::new().fallback(move |request: Request| answer(Arc::clone(&shared), request));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let config = HttpConfig {
+        api_url: Some(url.clone()),
+        sandbox_url: Some(url),
+        ..HttpConfig::new("e2b_key")
+    };
+    (world, Client::http(config).unwrap())
+}
+
+fn reply(status: u16, body: impl Into<Body>) -> Response {
+    Response::builder()
+        .status(status)
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap()
+}
+
+fn gone(id: &str) -> Response {
+    reply(
+        502,
+        json!({"sandboxId": id, "message": "The sandbox was not found", "code": 502}).to_string(),
+    )
+}
+
+fn missing(id: &str) -> Response {
+    let message = format!("Sandbox \"{id}\" doesn't exist or you don't have access to it");
+    reply(404, json!({"code": 404, "message": message}).to_string())
+}
+
+fn listed(id: &str, paused: bool) -> Value {
+    json!({"templateID": "t1", "sandboxID": id, "clientID": "c", "alias": "base", "startedAt": "2026-01-01T00:00:00Z",
+        "endAt": "2026-01-01T00:05:00Z", "cpuCount": 2, "memoryMB": 512, "diskSizeMB": 1024, "envdVersion": "0.6.13",
+        "state": if paused { "paused" } else { "running" }})
+}
+
+async fn answer(world: Shared, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 64 << 20).await.unwrap();
+    let path = head.uri.path().to_owned();
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    if let Some(id) = head.headers.get("e2b-sandbox-id") {
+        let id = id.to_str().unwrap().to_owned();
+        if !world.lock().unwrap().alive.contains(&id) {
+            return gone(&id);
+        }
+        return daemon(world, &head.method, &path, &query, &head.headers, body).await;
+    }
+    let mut w = world.lock().unwrap();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|p| *p != "v2").collect();
+    match (head.method.as_str(), parts.as_slice()) {
+        ("POST", ["sandboxes"]) => {
+            w.made += 1;
+            let id = format!("i{:020}", w.made);
+            w.alive.insert(id.clone());
+            w.timeouts.push(format!(
+                "create {}",
+                serde_json::from_slice::<Value>(&body).unwrap()["timeout"]
+            ));
+            reply(201, listed(&id, false).to_string())
+        }
+        ("GET", ["sandboxes"]) => {
+            let all: Vec<Value> = w.alive.iter().map(|id| listed(id, w.paused.contains(id))).collect();
+            reply(200, Value::from(all).to_string())
+        }
+        (method, ["sandboxes", id, rest @ ..]) => {
+            if !w.alive.contains(*id) {
+                return missing(id);
+            }
+            match (method, rest) {
+                ("GET", []) => reply(200, listed(id, w.paused.contains(*id)).to_string()),
+                ("DELETE", []) => {
+                    w.alive.remove(*id);
+                    reply(204, "")
+                }
+                ("POST", ["connect"]) => {
+                    w.paused.remove(*id);
+                    w.timeouts.push("connect".into());
+                    reply(200, listed(id, false).to_string())
+                }
+                ("POST", ["pause"]) => {
+                    w.paused.insert((*id).to_owned());
+                    reply(204, "")
+                }
+                ("POST", ["timeout"]) => reply(204, ""),
+                _ => reply(404, "{}"),
+            }
+        }
+        _ => reply(404, "{}"),
+    }
+}
+
+async fn daemon(
+    world: Shared,
+    method: &http::Method,
+    path: &str,
+    query: &str,
+    headers: &http::HeaderMap,
+    body: Bytes,
+) -> Response {
+    let argument = |name: &str| {
+        let pairs = query.split('&').filter_map(|p| p.split_once('='));
+        pairs
+            .filter(|(k, _)| *k == name)
+            .map(|(_, v)| v.replace("%2F", "/"))
+            .next()
+            .unwrap_or_default()
+    };
+    let refused =
+        |status: u16, code: &str, message: &str| reply(status, json!({"code": code, "message": message}).to_string());
+    match (method.as_str(), path) {
+        ("GET", "/health") => reply(204, ""),
+        ("GET", "/files") => match world.lock().unwrap().files.get(&argument("path")) {
+            Some(data) => reply(200, data.clone()),
+            None => reply(404, json!({"code": 404, "message": "path does not exist"}).to_string()),
+        },
+        ("POST", "/files") => {
+            let path = argument("path");
+            let name = path.rsplit('/').next().unwrap().to_owned();
+            world.lock().unwrap().files.insert(path.clone(), body.to_vec());
+            reply(200, json!([{"path": path, "name": name, "type": "file"}]).to_string())
+        }
+        ("POST", "/process.Process/Start") => {
+            let message: Value = serde_json::from_slice(&body[5..]).unwrap();
+            let script = message["process"]["args"][2].as_str().unwrap().to_owned();
+            let tag = message["tag"].as_str().unwrap_or_default().to_owned();
+            let deadline = headers
+                .get("connect-timeout-ms")
+                .and_then(|v| v.to_str().ok()?.parse().ok());
+            stream(world, script, tag, deadline)
+        }
+        ("POST", "/process.Process/Connect") => {
+            let message: Value = serde_json::from_slice(&body[5..]).unwrap();
+            let tag = message["process"]["tag"].as_str().unwrap().to_owned();
+            stream(world, "out again; exit 7".into(), tag, None)
+        }
+        ("POST", "/process.Process/SendSignal") => {
+            let message: Value = serde_json::from_slice(&body).unwrap();
+            let tag = message["process"]["tag"].as_str().unwrap().to_owned();
+            let mut w = world.lock().unwrap();
+            w.signals.push(format!("{tag} {}", message["signal"].as_str().unwrap()));
+            w.killed.insert(tag);
+            reply(200, "{}")
+        }
+        ("POST", "/process.Process/SendInput") => {
+            let message: Value = serde_json::from_slice(&body).unwrap();
+            let tag = message["process"]["tag"].as_str().unwrap().to_owned();
+            let data = STANDARD.decode(message["input"]["stdin"].as_str().unwrap()).unwrap();
+            world.lock().unwrap().stdin.entry(tag).or_default().extend(data);
+            reply(200, "{}")
+        }
+        ("POST", "/process.Process/CloseStdin") => reply(200, "{}"),
+        _ => refused(404, "unimplemented", "unknown"),
+    }
+}
+
+fn frame(flags: u8, message: &Value) -> Bytes {
+    let message = message.to_string();
+    let mut out = vec![flags];
+    out.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    out.extend_from_slice(message.as_bytes());
+    out.into()
+}
+
+/// Follows a script of steps parted by `;`: `out TEXT`, `err TEXT`, `flood BYTES`, `sleep MS`, `hang`, `drop`, `exit CODE`.
+fn stream(world: Shared, script: String, tag: String, deadline: Option<u64>) -> Response {
+    let (mut sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
+    tokio::spawn(async move {
+        let began = tokio::time::Instant::now();
+        let data = |stream: &str, bytes: &[u8]| frame(0, &json!({"event": {"data": {stream: STANDARD.encode(bytes)}}}));
+        let end = |code: i32, exited: bool, status: &str| {
+            frame(
+                0,
+                &json!({"event": {"end": {"exitCode": code, "exited": exited, "status": status}}}),
+            )
+        };
+        let mut code = 0;
+        let _ = sender
+            .send(Ok(frame(0, &json!({"event": {"start": {"pid": 42}}}))))
+            .await;
+        for step in script.split(';').map(str::trim) {
+            let (verb, rest) = step.split_once(' ').unwrap_or((step, ""));
+            match verb {
+                "out" => drop(sender.send(Ok(data("stdout", format!("{rest}\n").as_bytes()))).await),
+                "err" => drop(sender.send(Ok(data("stderr", format!("{rest}\n").as_bytes()))).await),
+                "flood" => {
+                    let mut left: usize = rest.parse().unwrap();
+                    while left > 0 {
+                        let part = left.min(32 << 10);
+                        let _ = sender.send(Ok(data("stdout", &vec![b'x'; part]))).await;
+                        left -= part;
+                    }
+                }
+                "sleep" => tokio::time::sleep(Duration::from_millis(rest.parse().unwrap())).await,
+                "hang" => loop {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    let late = deadline.is_some_and(|ms| began.elapsed() > Duration::from_millis(ms));
+                    if late || world.lock().unwrap().killed.contains(&tag) {
+                        let _ = sender.send(Ok(end(-1, false, "signal: killed"))).await;
+                        let _ = sender.send(Ok(frame(2, &json!({})))).await;
+                        return;
+                    }
+                },
+                "drop" => {
+                    let _ = sender.send(Err(std::io::Error::other("broken"))).await;
+                    return;
+                }
+                "die" => {
+                    world.lock().unwrap().alive.clear();
+                    let _ = sender.send(Err(std::io::Error::other("broken"))).await;
+                    return;
+                }
+                "exit" => code = rest.parse().unwrap(),
+                other => panic!("no step {other}"),
+            }
+        }
+        let _ = sender.send(Ok(end(code, true, &format!("exit status {code}")))).await;
+        let _ = sender.send(Ok(frame(2, &json!({})))).await;
+    });
+    let body = Body::from_stream(receiver.map(|item| item));
+    Response::builder()
+        .header("content-type", "application/connect+json")
+        .body(body)
+        .unwrap()
+}
+
+/// A server under test with one client.
+pub(crate) struct Session {
+    pub(crate) world: Shared,
+    pub(crate) server: Server,
+    pub(crate) client: RunningService<RoleClient, ()>,
+    serving: JoinHandle<()>,
+}
+
+pub(crate) async fn server() -> (Shared, Server) {
+    let (world, client) = control_plane().await;
+    let provider = Provider {
+        name: "stub".into(),
+        description: "for tests".into(),
+        cannot: vec!["fly".into()],
+    };
+    let config = ServerConfig {
+        client,
+        provider,
+        selection: Selection::default(),
+    };
+    (world, Server::new(config).unwrap())
+}
+
+impl Session {
+    pub(crate) async fn open() -> Self {
+        let (world, server) = server().await;
+        let (near, far) = tokio::io::duplex(64 << 10);
+        let (reader, writer) = tokio::io::split(far);
+        let under_test = server.clone();
+        let serving = tokio::spawn(async move {
+            serve_io(under_test, reader, writer, CancellationToken::new())
+                .await
+                .unwrap();
+        });
+        let client = ().serve(near).await.unwrap();
+        Self {
+            world,
+            server,
+            client,
+            serving,
+        }
+    }
+
+    /// Calls a tool.
+    pub(crate) async fn call(&self, tool: &'static str, arguments: Value) -> CallToolResult {
+        let params = CallToolRequestParams::new(tool).with_arguments(arguments.as_object().unwrap().clone());
+        self.client.call_tool(params).await.unwrap()
+    }
+
+    /// Calls a tool that must do its work.
+    pub(crate) async fn good(&self, tool: &'static str, arguments: Value) -> Value {
+        let result = self.call(tool, arguments).await;
+        let value = result.structured_content.clone().unwrap();
+        assert!(result.is_error != Some(true) && value["ok"] == true, "{tool}: {value}");
+        value
+    }
+
+    /// Calls a tool that must refuse. Returns its answer; the error's text must be in the text for the model too.
+    pub(crate) async fn bad(&self, tool: &'static str, arguments: Value) -> Value {
+        let result = self.call(tool, arguments).await;
+        let value = result.structured_content.clone().unwrap();
+        assert!(result.is_error == Some(true) && value["ok"] == false, "{tool}: {value}");
+        let text = text(&result);
+        assert!(text.contains(value["error"]["message"].as_str().unwrap()), "{text}");
+        if let Some(hint) = value["error"]["hint"].as_str() {
+            assert!(text.contains(hint), "{text}");
+        }
+        value
+    }
+
+    /// Ends it and waits until the server has.
+    pub(crate) async fn close(self) {
+        self.client.cancel().await.unwrap();
+        self.serving.await.unwrap();
+    }
+}
+
+/// What a model reads.
+pub(crate) fn text(result: &CallToolResult) -> String {
+    result
+        .content
+        .iter()
+        .filter_map(|c| c.as_text())
+        .map(|t| t.text.as_str())
+        .collect()
+}
