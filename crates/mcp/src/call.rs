@@ -92,7 +92,14 @@ impl Target {
 
     /// An error of something done in it.
     pub(crate) fn error(&self, error: &sandhold_client::Error) -> ToolError {
-        self.tenant.error(self.id(), error)
+        let told = self.tenant.error(self.id(), error);
+        match error {
+            // The daemon refused the user, not the key that the server was started with.
+            sandhold_client::Error::Unauthenticated(_) => {
+                told.hint("Leave user out: the sandbox cannot run it as that one.")
+            }
+            _ => told,
+        }
     }
 }
 

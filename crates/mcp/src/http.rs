@@ -89,7 +89,6 @@ pub async fn serve_http(server: Server, options: HttpOptions, shutdown: Cancella
 /// The server as a service at `/mcp`, for a server of other things that checks its callers itself: every request is let
 /// in, whatever its `Host`, and all of them are one principal. Browsers may call from this machine's own origins only.
 /// Open streams end when `shutdown` is cancelled. Must be called within a tokio runtime.
-#[must_use]
 pub fn http_router(server: Server, shutdown: &CancellationToken) -> Router {
     let (stop, closing) = (shutdown.clone(), server.closing().clone());
     tokio::spawn(async move {
