@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use axum::{Json, Router, body::Body, response::IntoResponse};
 use http::{Request, Response, StatusCode};
 use sandhold_engine::{Engine, EngineConfig, InitProgram};
-use sandhold_gateway::{Gateway, GatewayConfig};
+use sandhold_gateway::{Gateway, GatewayConfig, Owner};
 use tokio::sync::OnceCell;
 use tower::{Service, ServiceExt};
 
@@ -53,13 +53,18 @@ impl Local {
 }
 
 async fn start(settings: Arc<LocalSettings>) -> Result<(Gateway, Router)> {
-    let gateway = start_gateway(&settings, None).await?;
-    let router = gateway.router();
+    let gateway = start_gateway(&settings, None, false).await?;
+    let router = gateway.router(Owner::LOCAL);
     Ok((gateway, router))
 }
 
-/// Starts an engine with a gateway in front. `domain` is what clients build host names from.
-pub(crate) async fn start_gateway(settings: &LocalSettings, domain: Option<String>) -> Result<Gateway> {
+/// Starts an engine with a gateway in front. `domain` is what clients build host names from; with `keep_paused`, paused
+/// sandboxes outlive this program.
+pub(crate) async fn start_gateway(
+    settings: &LocalSettings,
+    domain: Option<String>,
+    keep_paused: bool,
+) -> Result<Gateway> {
     let daemon = tokio::task::spawn_blocking(daemon::find)
         .await
         .context("the search for the daemon failed")??;
@@ -72,6 +77,7 @@ pub(crate) async fn start_gateway(settings: &LocalSettings, domain: Option<Strin
         home: settings.home.clone(),
         domain,
         max_timeout_s: MAX_TIMEOUT_S,
+        keep_paused,
     };
     Ok(Gateway::new(engine, config)?)
 }

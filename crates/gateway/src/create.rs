@@ -1,9 +1,13 @@
 //! Making a sandbox: what was asked is checked, the runtime makes it, its daemon's answer is checked.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use http::StatusCode;
-use sandhold_runtime::{Resources, SandboxSpec};
+use sandhold_runtime::{Resources, Sandbox as RuntimeSandbox, SandboxSpec};
 use sandhold_wire::{
     boot::{BootReady, BootSpec},
     limits, names,
@@ -11,9 +15,11 @@ use sandhold_wire::{
 };
 
 use crate::{
+    entry::{Entry, Recipe},
     error::{Refusal, chain},
     limits::TOKEN_BYTES,
-    sandboxes::{Entry, NewEntry, Sandboxes},
+    owner::Owner,
+    sandboxes::Sandboxes,
 };
 
 const MIB: u64 = 1 << 20;
@@ -23,32 +29,37 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Makes a sandbox that ends after `default_timeout` seconds unless the request says otherwise.
 pub(crate) async fn create(
     sandboxes: &Arc<Sandboxes>,
+    owner: Owner,
     request: NewSandbox,
     default_timeout: u64,
 ) -> Result<Arc<Entry>, Refusal> {
     let timeout = timeout(request.timeout, default_timeout, sandboxes.config.max_timeout_s)?;
+    let recipe = recipe(sandboxes, owner, request)?;
+    let id = new_id()?;
+    let runtime = start(sandboxes, &id, &recipe).await?;
+    Ok(sandboxes.insert(Entry::running(id, recipe, runtime, timeout)))
+}
+
+/// What is asked for, checked and completed.
+fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Recipe, Refusal> {
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
     let envs = request.env_vars.unwrap_or_default();
     check_envs(&envs)?;
     check_network(request.allow_internet_access, request.network.as_ref())?;
-
-    let info = sandboxes.info();
     let asked = Resources {
         cpus: request.cpu_count,
         memory_bytes: request.memory_mb.map(|mb| mb.saturating_mul(MIB)),
         disk_bytes: request.disk_size_mb.map(|mb| mb.saturating_mul(MIB)),
         ..Resources::default()
     };
+    let defaults = sandboxes.info().defaults;
     let resources = Resources {
-        cpus: asked.cpus.or(info.defaults.cpus),
-        memory_bytes: asked.memory_bytes.or(info.defaults.memory_bytes),
-        disk_bytes: asked.disk_bytes.or(info.defaults.disk_bytes),
-        ..info.defaults
+        cpus: asked.cpus.or(defaults.cpus),
+        memory_bytes: asked.memory_bytes.or(defaults.memory_bytes),
+        disk_bytes: asked.disk_bytes.or(defaults.disk_bytes),
+        ..defaults
     };
-
-    let id = new_id()?;
-    let token = random_text(TOKEN_BYTES * 2, HEX)?;
     let public = request
         .network
         .as_ref()
@@ -59,18 +70,43 @@ pub(crate) async fn create(
     } else {
         Some(random_text(TOKEN_BYTES * 2, HEX)?)
     };
-    let boot = BootSpec {
-        sandbox_id: id.clone(),
-        template_id: request.template_id.clone(),
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Recipe {
+        owner,
+        template: request.template_id,
+        token: Some(random_text(TOKEN_BYTES * 2, HEX)?),
+        traffic_token,
+        started_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+        metadata,
         envs,
-        access_token: Some(token.clone()),
+        asked,
+        resources,
+        network: request.network,
+        auto_pause: request.auto_pause.unwrap_or(false),
+        auto_pause_memory: request.auto_pause_memory.unwrap_or(true),
+        auto_resume: request.auto_resume.is_some_and(|r| r.enabled),
+    })
+}
+
+/// Makes the sandbox of a recipe, for the first time or again.
+pub(crate) async fn start(
+    sandboxes: &Sandboxes,
+    id: &str,
+    recipe: &Recipe,
+) -> Result<Arc<dyn RuntimeSandbox>, Refusal> {
+    let pids = recipe.resources.pids.unwrap_or(u64::from(u32::MAX));
+    let boot = BootSpec {
+        sandbox_id: id.to_owned(),
+        template_id: recipe.template.clone(),
+        envs: recipe.envs.clone(),
+        access_token: recipe.token.clone(),
         default_user: names::DEFAULT_USER.into(),
         workdir: None,
-        max_processes: u32::try_from(resources.pids.unwrap_or(u64::from(u32::MAX))).unwrap_or(u32::MAX),
-        can_switch_user: info.can_switch_user,
+        max_processes: u32::try_from(pids).unwrap_or(u32::MAX),
+        can_switch_user: sandboxes.info().can_switch_user,
         sudo_socket: Some(names::SUDO_SOCKET.into()),
     };
-    let boot = serde_json::to_vec(&boot).map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let boot = serde_json::to_vec(&boot).map_err(|e| Refusal::internal(e.to_string()))?;
     if boot.len() > limits::BOOT_MESSAGE {
         return Err(Refusal::bad_request(format!(
             "envVars take {} bytes, at most {} fit",
@@ -79,10 +115,10 @@ pub(crate) async fn create(
         )));
     }
     let spec = SandboxSpec {
-        id: id.clone(),
-        template: request.template_id.clone(),
+        id: id.to_owned(),
+        template: recipe.template.clone(),
         hostname: "sandhold".into(),
-        resources: asked,
+        resources: recipe.asked,
         boot,
     };
     let runtime = sandboxes.runtime.create(spec).await.inspect_err(|error| {
@@ -92,19 +128,7 @@ pub(crate) async fn create(
         runtime.kill().await;
         return Err(refusal);
     }
-    Ok(sandboxes.insert(NewEntry {
-        id,
-        template: request.template_id,
-        token: Some(token),
-        traffic_token,
-        metadata,
-        resources,
-        network: request.network,
-        auto_pause: request.auto_pause.unwrap_or(false),
-        auto_resume: request.auto_resume.is_some_and(|r| r.enabled),
-        runtime,
-        timeout,
-    }))
+    Ok(runtime)
 }
 
 /// Checks a timeout in seconds.
@@ -178,7 +202,7 @@ fn check_network(internet: Option<bool>, network: Option<&sandhold_wire::rest::N
 }
 
 fn check_answer(answer: &[u8]) -> Result<(), Refusal> {
-    let internal = |message: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message);
+    let internal = |message: String| Refusal::internal(message);
     let ready: BootReady = serde_json::from_slice(answer)
         .map_err(|_| internal("the sandbox's daemon answered something that is not a boot answer".into()))?;
     let ours = env!("CARGO_PKG_VERSION");

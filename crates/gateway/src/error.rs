@@ -21,6 +21,10 @@ impl Refusal {
         }
     }
 
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
@@ -86,6 +90,15 @@ pub enum StoreError {
     #[error("cannot make the folder {path}")]
     Folder {
         /// The folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Its file cannot be made its owner's alone.
+    #[error("cannot keep {path} to its owner")]
+    Private {
+        /// The file or folder.
         path: String,
         /// Why.
         #[source]

@@ -34,9 +34,11 @@ use sandhold_wire::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
+    entry::Entry,
     limits::{POOL_IDLE, POOL_PER_PORT, TUNNEL_HEAD},
+    owner::Owner,
     route::text,
-    sandboxes::{Entry, Sandboxes},
+    sandboxes::Sandboxes,
 };
 
 /// Headers that belong to one connection (RFC 9110, section 7.6.1).
@@ -68,8 +70,16 @@ impl Forwarder {
     }
 
     /// Forwards a request to a port of a sandbox.
-    pub(crate) async fn forward(&self, id: &str, port: u16, mut request: Request<Body>) -> Response {
-        let Some(entry) = self.sandboxes.get(id) else {
+    /// With `only`, sandboxes of other owners are not there.
+    pub(crate) async fn forward(
+        &self,
+        id: &str,
+        port: u16,
+        only: Option<Owner>,
+        mut request: Request<Body>,
+    ) -> Response {
+        let found = self.sandboxes.get(id);
+        let Some(entry) = found.filter(|e| only.is_none_or(|owner| e.owner() == owner)) else {
             return refuse(StatusCode::BAD_GATEWAY, id, None, PROXY_NOT_FOUND);
         };
         if let Some(refusal) = refuse_traffic(&entry, port, request.headers()) {
@@ -77,13 +87,15 @@ impl Forwarder {
         }
         if entry.state() == State::Paused {
             // A caller who cannot get in does not wake it: envd would refuse it too.
-            let may_wake = entry.auto_resume && (port != ENVD_PORT || has_access(&entry, request.headers()));
-            if !may_wake || entry.resume(Duration::from_secs(DEFAULT_TIMEOUT_S)).await.is_err() {
+            let may_wake = entry.recipe.auto_resume && (port != ENVD_PORT || has_access(&entry, request.headers()));
+            let timeout = Duration::from_secs(DEFAULT_TIMEOUT_S);
+            if !may_wake || self.sandboxes.resume(&entry, timeout).await.is_err() {
                 let message = format!("{PROXY_NOT_FOUND}: it is paused, connect to it first");
                 return refuse(StatusCode::BAD_GATEWAY, id, None, &message);
             }
         }
         if let Some(mask) = entry
+            .recipe
             .network
             .as_ref()
             .and_then(|n| n.mask_request_host.as_deref())
@@ -147,13 +159,13 @@ impl Forwarder {
 
 /// Whether a request carries the token of the sandbox's daemon.
 fn has_access(entry: &Entry, headers: &HeaderMap) -> bool {
-    let token = entry.token.as_deref();
+    let token = entry.recipe.token.as_deref();
     token.is_none_or(|t| text(headers, ACCESS_TOKEN_HEADER).is_some_and(|given| same(given.as_bytes(), t.as_bytes())))
 }
 
 /// Ports other than envd's ask for a token where the sandbox was made so.
 fn refuse_traffic(entry: &Entry, port: u16, headers: &HeaderMap) -> Option<Response> {
-    let token = entry.traffic_token.as_deref().filter(|_| port != ENVD_PORT)?;
+    let token = entry.recipe.traffic_token.as_deref().filter(|_| port != ENVD_PORT)?;
     let message = match text(headers, TRAFFIC_TOKEN_HEADER) {
         None => {
             format!("Sandbox is secured with traffic access token. Token header '{TRAFFIC_TOKEN_HEADER}' is missing")
@@ -215,6 +227,7 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// A refusal of the proxy, as JSON.
 pub(crate) fn refuse(status: StatusCode, id: &str, port: Option<u16>, message: &str) -> Response {
     let body = ProxyError {
         sandbox_id: id.into(),
@@ -222,7 +235,10 @@ pub(crate) fn refuse(status: StatusCode, id: &str, port: Option<u16>, message: &
         port,
         code: status.as_u16(),
     };
-    (status, Json(body)).into_response()
+    let mut response = (status, Json(&body)).into_response();
+    // For a browser it becomes a page.
+    response.extensions_mut().insert(Arc::new(body));
+    response
 }
 
 /// Opens connections to `<port>-<id>`: the daemon itself, or a port of the sandbox through the daemon's tunnel.
@@ -257,9 +273,10 @@ impl tower::Service<Uri> for Connector {
         });
         Box::pin(async move {
             let (port, entry) = target.ok_or(ConnectError::NoSandbox)?;
-            let mut stream = entry.runtime.connect().await.map_err(ConnectError::Daemon)?;
+            let runtime = entry.runtime().ok_or(ConnectError::NoSandbox)?;
+            let mut stream = runtime.connect().await.map_err(ConnectError::Daemon)?;
             if port != ENVD_PORT {
-                tunnel(&mut stream, port, entry.token.as_deref()).await?;
+                tunnel(&mut stream, port, entry.recipe.token.as_deref()).await?;
             }
             Ok(Wire(TokioIo::new(stream)))
         })

@@ -1,7 +1,7 @@
 //! API keys: `e2b_` and 40 hexadecimal digits, kept as SHA-256. The keys are random, so a plain hash cannot be guessed.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use sandhold_wire::signature;
 use sha2::{Digest, Sha256};
 
-use crate::{create::random_text, error::StoreError, limits::STORE_BUSY};
+use crate::{create::random_text, error::StoreError, limits::STORE_BUSY, owner::Owner};
 
 /// The shape that E2B's older SDKs insist on.
 const PREFIX: &str = "e2b_";
@@ -49,7 +49,8 @@ pub struct KeyInfo {
 pub struct Keys {
     file: PathBuf,
     connection: Mutex<Connection>,
-    known: Mutex<(Instant, HashSet<[u8; 32]>)>,
+    /// When they were read, and the number of each hash.
+    known: Mutex<(Instant, HashMap<[u8; 32], i64>)>,
 }
 
 impl Keys {
@@ -75,7 +76,7 @@ impl Keys {
             source,
         })?;
         let keys = Self {
-            known: Mutex::new((Instant::now(), HashSet::new())),
+            known: Mutex::new((Instant::now(), HashMap::new())),
             connection: Mutex::new(connection),
             file,
         };
@@ -137,29 +138,32 @@ impl Keys {
         .map(|changed| changed > 0)
     }
 
-    /// Whether a key works now.
-    pub(crate) fn works(&self, key: &str) -> bool {
+    /// Whose a key is; `None` for one that does not work now.
+    #[must_use]
+    pub fn owner_of(&self, key: &str) -> Option<Owner> {
         let wanted = hash(key);
-        let (read_at, fresh) = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            (known.0, known.1.iter().any(|h| signature::same(h, &wanted)))
-        };
-        if read_at.elapsed() < REREAD && fresh {
-            return true;
+        let (read_at, found) = self.look_up(&wanted);
+        if read_at.elapsed() < REREAD && found.is_some() {
+            return found;
         }
         if let Err(error) = self.reread() {
             tracing::warn!(error = %crate::error::chain(&error), "the API keys cannot be read");
-            return false;
+            return None;
         }
+        self.look_up(&wanted).1
+    }
+
+    fn look_up(&self, wanted: &[u8; 32]) -> (Instant, Option<Owner>) {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.1.iter().any(|h| signature::same(h, &wanted))
+        let found = known.1.iter().find(|(hash, _)| signature::same(*hash, wanted));
+        (known.0, found.map(|(_, number)| Owner::key(*number)))
     }
 
     fn reread(&self) -> Result<(), StoreError> {
         let hashes = self.with(|c| {
-            c.prepare_cached("SELECT hash FROM api_keys WHERE revoked_at IS NULL")?
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<HashSet<[u8; 32]>>>()
+            c.prepare_cached("SELECT hash, id FROM api_keys WHERE revoked_at IS NULL")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<HashMap<[u8; 32], i64>>>()
         })?;
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), hashes);
         Ok(())
@@ -193,14 +197,18 @@ mod tests {
         let (server, cli) = (Keys::open(home.path()).unwrap(), Keys::open(home.path()).unwrap());
         let key = cli.create("laptop").unwrap();
         assert!(key.len() == 44 && key.starts_with("e2b_"));
-        assert!(server.works(&key));
-        assert!(!server.works("e2b_0000000000000000000000000000000000000000") && !server.works(""));
+        let owner = server.owner_of(&key).unwrap();
+        assert_ne!(owner, Owner::LOCAL);
+        assert_ne!(server.owner_of(&cli.create("other").unwrap()), Some(owner));
+        for bad in ["e2b_0000000000000000000000000000000000000000", ""] {
+            assert_eq!(server.owner_of(bad), None);
+        }
         let listed = &cli.list().unwrap()[0];
         assert_eq!((listed.name.as_str(), listed.revoked), ("laptop", false));
         assert!(key.starts_with(&listed.start));
         assert!(cli.revoke(listed.id).unwrap() && !cli.revoke(listed.id).unwrap());
         std::thread::sleep(REREAD);
-        assert!(!server.works(&key));
+        assert_eq!(server.owner_of(&key), None);
         let stored = std::fs::read(home.path().join("keys.db")).unwrap();
         assert!(
             !stored.windows(key.len()).any(|w| w == key.as_bytes()),

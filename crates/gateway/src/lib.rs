@@ -10,26 +10,44 @@
 //!                       │       connect, resume                                         ▲
 //!                       └───────────────────────────────────────────────────────────────┘
 //! ```
+//!
+//! A paused sandbox stands still in memory. Where the gateway keeps paused sandboxes, its files are written first, and the
+//! next server makes it again from them.
 #![forbid(unsafe_code)]
 
 mod api;
+mod archive;
 mod create;
+mod daemon;
+mod entry;
 mod error;
+mod events;
 mod forward;
+mod history;
+mod idempotency;
 mod keys;
+mod lifecycle;
 pub mod limits;
+mod listing;
+mod owner;
+mod pages;
+mod pausing;
 mod query;
 mod route;
 mod sandboxes;
+mod status;
 mod store;
+mod usage;
 
 use std::{path::PathBuf, sync::Arc};
 
 use axum::Router;
 use sandhold_runtime::Runtime;
 
+use api::Access;
 pub use error::StoreError;
 pub use keys::{KeyInfo, Keys};
+pub use owner::Owner;
 use sandboxes::Sandboxes;
 pub use sandhold_wire::boot::daemon_version;
 
@@ -42,6 +60,8 @@ pub struct GatewayConfig {
     pub domain: Option<String>,
     /// Longest timeout of a sandbox in seconds.
     pub max_timeout_s: u64,
+    /// Whether paused sandboxes outlive this server: their files are written into `home` then.
+    pub keep_paused: bool,
 }
 
 /// The server side. Cloning shares the state.
@@ -55,26 +75,28 @@ impl Gateway {
     /// Opens the registry and takes the runtime into use.
     ///
     /// # Errors
-    /// The registry cannot be opened.
+    /// The registry or the folder of paused sandboxes cannot be opened.
     pub fn new(runtime: Arc<dyn Runtime>, config: GatewayConfig) -> Result<Self, StoreError> {
-        let store = store::Store::open(&config.home)?;
-        let sandboxes = Arc::new(Sandboxes::new(runtime, store, config));
+        let sandboxes = Arc::new(Sandboxes::open(runtime, config)?);
         let forwarder = forward::Forwarder::new(sandboxes.clone());
         Ok(Self { sandboxes, forwarder })
     }
 
-    /// The service for callers in this process: REST API and forwarding, no key is asked.
-    pub fn router(&self) -> Router {
-        api::router(self.clone(), None)
+    /// The service for callers in this process: REST API and forwarding, no key is asked. The caller is `owner`, whose
+    /// sandboxes are all that it sees and reaches.
+    pub fn router(&self, owner: Owner) -> Router {
+        api::router(self.clone(), Access::As(owner), Router::new())
     }
 
-    /// The service for a network: calls of the REST API need one of `keys`. Forwarded requests are checked by the
-    /// sandbox's daemon, as on E2B.
-    pub fn router_with_keys(&self, keys: Arc<Keys>) -> Router {
-        api::router(self.clone(), Some(keys))
+    /// The service for a network: calls of the REST API need one of `keys`, and see what that key made. Forwarded
+    /// requests are checked by the sandbox's daemon, as on E2B.
+    ///
+    /// `beside` is served on the same host, for requests that name no sandbox, and checks its callers itself.
+    pub fn router_with_keys(&self, keys: Arc<Keys>, beside: Router) -> Router {
+        api::router(self.clone(), Access::Keys(keys), beside)
     }
 
-    /// Ends every sandbox and waits until all are gone.
+    /// Ends every sandbox and waits until all are gone. Paused ones that are kept stay for the next server.
     pub async fn shutdown(&self) {
         self.sandboxes.shutdown().await;
     }

@@ -18,3 +18,33 @@ pub const TOKEN_BYTES: usize = 32;
 pub const TUNNEL_HEAD: usize = 8 << 10;
 /// How many sandboxes are ended at once when the server stops.
 pub const SHUTDOWN_PARALLEL: usize = 64;
+/// Bytes that the files of all paused sandboxes of one home may take together.
+pub const PAUSED_TOTAL: u64 = 64 << 30;
+/// How long writing or restoring the files of a sandbox may take.
+pub const ARCHIVE_TIME: Duration = Duration::from_secs(600);
+/// Age at which a file among the paused sandboxes that belongs to none of them is removed.
+pub const ARCHIVE_STALE: Duration = Duration::from_secs(3600);
+/// How often what a sandbox uses is looked at.
+pub const METRICS_EVERY: Duration = Duration::from_secs(5);
+/// Looks that are remembered: one hour.
+pub const METRICS_KEPT: usize = 720;
+/// For how long after the last question a sandbox's daemon is asked for the disk at each look.
+pub const METRICS_WATCHED: Duration = Duration::from_secs(60);
+/// How long a sandbox's daemon may take to say what it uses.
+pub const METRICS_TIME: Duration = Duration::from_secs(2);
+/// The daemon's answer about what it uses, in bytes.
+pub const METRICS_ANSWER: usize = 16 << 10;
+/// Sandboxes in one question for metrics.
+pub const METRICS_BATCH: usize = 100;
+/// Events that are remembered of a sandbox.
+pub const EVENTS_KEPT: usize = 200;
+/// Of an ended sandbox.
+pub const EVENTS_KEPT_ENDED: usize = 32;
+/// Entries in one answer of a sandbox's logs.
+pub const LOGS_PAGE: usize = 1000;
+/// Idempotency keys that are remembered for one owner.
+pub const IDEMPOTENCY_KEYS: usize = 1024;
+/// How long they are.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(86_400);
+/// Length of an idempotency key.
+pub const IDEMPOTENCY_KEY_LEN: usize = 255;

@@ -25,7 +25,8 @@ fn decode(text: &str) -> String {
         .into_owned()
 }
 
-fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
+/// The decoded pairs of a query string.
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     query.split('&').filter(|p| !p.is_empty()).map(|p| {
         let (name, value) = p.split_once('=').unwrap_or((p, ""));
         (decode(name), decode(value))

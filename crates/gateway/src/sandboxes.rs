@@ -1,185 +1,132 @@
-//! The table of live sandboxes and what can be done to one.
+//! The table of this server's sandboxes.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures::StreamExt;
-use sandhold_runtime::{Resources, Runtime, RuntimeInfo, Sandbox as RuntimeSandbox};
-use sandhold_wire::rest::{Network, State};
-use tokio::{sync::watch, time::Instant};
+use sandhold_runtime::{Runtime, RuntimeInfo, Sandbox as RuntimeSandbox};
+use sandhold_wire::rest::State;
 
 use crate::{
     GatewayConfig,
-    error::Refusal,
-    limits::{ENDED_REMEMBERED, SHUTDOWN_PARALLEL},
+    archive::Archives,
+    entry::{Entry, Recipe},
+    error::{Refusal, StoreError},
+    events::Event,
+    idempotency::Idempotency,
+    limits::{ENDED_REMEMBERED, EVENTS_KEPT_ENDED, METRICS_EVERY, SHUTDOWN_PARALLEL},
+    owner::Owner,
     store::Store,
 };
 
-/// A sandbox that lives.
-pub(crate) struct Entry {
-    pub(crate) id: String,
-    pub(crate) template: String,
-    pub(crate) token: Option<String>,
-    pub(crate) traffic_token: Option<String>,
-    pub(crate) started: SystemTime,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) resources: Resources,
-    pub(crate) network: Option<Network>,
-    pub(crate) auto_pause: bool,
-    pub(crate) auto_resume: bool,
-    pub(crate) runtime: Arc<dyn RuntimeSandbox>,
-    /// When it ends by itself.
-    deadline: watch::Sender<Instant>,
-    /// Held while the state changes.
-    state: tokio::sync::Mutex<State>,
-    /// A copy of `state` that is read without waiting for a change to finish.
-    shown: watch::Sender<State>,
-    /// Why it is being ended; the first to set it wins.
-    reason: Mutex<Option<String>>,
+/// What a sandbox ended with is remembered as.
+struct Ended {
+    id: String,
+    owner: Owner,
+    reason: String,
+    events: Vec<Event>,
 }
 
-/// Everything about a new sandbox that its entry keeps.
-pub(crate) struct NewEntry {
-    pub(crate) id: String,
-    pub(crate) template: String,
-    pub(crate) token: Option<String>,
-    pub(crate) traffic_token: Option<String>,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) resources: Resources,
-    pub(crate) network: Option<Network>,
-    pub(crate) auto_pause: bool,
-    pub(crate) auto_resume: bool,
-    pub(crate) runtime: Arc<dyn RuntimeSandbox>,
-    pub(crate) timeout: Duration,
+/// What happened since the start, for the operator.
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub(crate) created: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    pub(crate) paused: AtomicU64,
+    pub(crate) resumed: AtomicU64,
+    pub(crate) calls: AtomicU64,
+    pub(crate) forwarded: AtomicU64,
 }
 
-impl Entry {
-    pub(crate) fn state(&self) -> State {
-        *self.shown.borrow()
-    }
-
-    /// When the sandbox ends by itself, on the wall clock.
-    pub(crate) fn end_at(&self) -> SystemTime {
-        let left = self.deadline.borrow().saturating_duration_since(Instant::now());
-        SystemTime::now() + left
-    }
-
-    pub(crate) fn set_timeout(&self, timeout: Duration) {
-        self.deadline.send_replace(Instant::now() + timeout);
-    }
-
-    pub(crate) fn extend_timeout(&self, timeout: Duration) {
-        let wanted = Instant::now() + timeout;
-        self.deadline.send_if_modified(|at| {
-            let longer = wanted > *at;
-            if longer {
-                *at = wanted;
-            }
-            longer
-        });
-    }
-
-    /// False if it was paused already.
-    pub(crate) async fn pause(&self) -> Result<bool, Refusal> {
-        let mut state = self.state.lock().await;
-        if *state == State::Paused {
-            return Ok(false);
-        }
-        self.runtime.freeze().await?;
-        self.show(&mut state, State::Paused);
-        Ok(true)
-    }
-
-    /// False if it ran already. The timeout is set before the processes go on.
-    pub(crate) async fn resume(&self, timeout: Duration) -> Result<bool, Refusal> {
-        let mut state = self.state.lock().await;
-        if *state == State::Running {
-            self.extend_timeout(timeout);
-            return Ok(false);
-        }
-        self.set_timeout(timeout);
-        self.runtime.thaw().await?;
-        self.show(&mut state, State::Running);
-        Ok(true)
-    }
-
-    fn show(&self, held: &mut State, state: State) {
-        *held = state;
-        self.shown.send_replace(state);
-    }
-
-    /// Ends it and waits until it is gone.
-    pub(crate) async fn kill(&self, reason: &str) {
-        self.reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert_with(|| reason.to_owned());
-        self.runtime.kill().await;
-    }
-
-    fn end_reason(&self, observed: String) -> String {
-        self.reason
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .unwrap_or(observed)
-    }
-}
-
-/// The live sandboxes of this server.
+/// The sandboxes of this server.
 pub(crate) struct Sandboxes {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) config: GatewayConfig,
+    pub(crate) store: Store,
+    pub(crate) archives: Archives,
+    pub(crate) idempotency: Idempotency,
+    pub(crate) totals: Totals,
     live: RwLock<HashMap<String, Arc<Entry>>>,
-    ended: Mutex<VecDeque<(String, String)>>,
-    store: Store,
+    ended: Mutex<VecDeque<Ended>>,
+    sampling: std::sync::Once,
 }
 
 impl Sandboxes {
-    pub(crate) fn new(runtime: Arc<dyn Runtime>, store: Store, config: GatewayConfig) -> Self {
-        Self {
+    /// Opens the registry and takes over what an earlier server left paused.
+    pub(crate) fn open(runtime: Arc<dyn Runtime>, config: GatewayConfig) -> Result<Self, StoreError> {
+        let (store, found) = Store::open(&config.home, config.keep_paused)?;
+        let archives = Archives::open(&config.home, &found.paused)?;
+        let mut live = HashMap::new();
+        for kept in found.kept {
+            match serde_json::from_str::<Recipe>(&kept.recipe) {
+                Ok(recipe) => {
+                    let entry = Entry::kept(kept.id.clone(), recipe);
+                    entry.events.note(Event::new(
+                        "found",
+                        "the server started again; the files were kept, processes were not",
+                    ));
+                    live.insert(kept.id, Arc::new(entry));
+                }
+                Err(error) => {
+                    tracing::warn!(sandbox = %kept.id, %error, "a paused sandbox of another version cannot be read");
+                    store.ended(
+                        &kept.id,
+                        "it was paused by a version of the server that this one cannot read",
+                    );
+                }
+            }
+        }
+        Ok(Self {
             runtime,
             config,
-            live: RwLock::default(),
-            ended: Mutex::default(),
             store,
-        }
+            archives,
+            idempotency: Idempotency::default(),
+            totals: Totals::default(),
+            live: RwLock::new(live),
+            ended: Mutex::default(),
+            sampling: std::sync::Once::new(),
+        })
     }
 
     pub(crate) fn info(&self) -> RuntimeInfo {
         self.runtime.info()
     }
 
-    /// Takes a sandbox into the table and watches over its end.
-    pub(crate) fn insert(self: &Arc<Self>, new: NewEntry) -> Arc<Entry> {
-        let entry = Arc::new(Entry {
-            id: new.id,
-            template: new.template,
-            token: new.token,
-            traffic_token: new.traffic_token,
-            started: SystemTime::now(),
-            metadata: new.metadata,
-            resources: new.resources,
-            network: new.network,
-            auto_pause: new.auto_pause,
-            auto_resume: new.auto_resume,
-            runtime: new.runtime,
-            deadline: watch::Sender::new(Instant::now() + new.timeout),
-            state: tokio::sync::Mutex::new(State::Running),
-            shown: watch::Sender::new(State::Running),
-            reason: Mutex::default(),
-        });
-        let metadata = serde_json::to_string(&entry.metadata).unwrap_or_default();
-        self.store.started(&entry.id, &entry.template, metadata, entry.started);
+    /// Takes a new sandbox into the table and watches over its end.
+    pub(crate) fn insert(self: &Arc<Self>, entry: Entry) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        let metadata = serde_json::to_string(&entry.recipe.metadata).unwrap_or_default();
+        self.store.started(
+            &entry.id,
+            entry.owner(),
+            &entry.recipe.template,
+            metadata,
+            entry.started(),
+        );
+        self.totals.created.fetch_add(1, Ordering::Relaxed);
+        let message = format!("created from template \"{}\"", entry.recipe.template);
+        entry.events.note(Event::new("created", message));
         self.live
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(entry.id.clone(), entry.clone());
-        tokio::spawn(watch_over(self.clone(), entry.clone()));
+        self.watch(&entry);
         entry
+    }
+
+    /// Watches over the end of a sandbox that was made.
+    pub(crate) fn watch(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let weak = Arc::downgrade(self);
+        self.sampling.call_once(|| drop(tokio::spawn(sample(weak))));
+        if let Some(runtime) = entry.runtime() {
+            tokio::spawn(watch_over(self.clone(), entry.clone(), runtime));
+        }
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
@@ -190,31 +137,37 @@ impl Sandboxes {
             .cloned()
     }
 
-    /// As [`Self::get`], with a refusal that says what became of the sandbox.
-    pub(crate) async fn find(&self, id: &str) -> Result<Arc<Entry>, Refusal> {
-        match self.get(id) {
-            Some(entry) => Ok(entry),
-            None => Err(Refusal::no_sandbox(id, self.end_reason(id).await.as_deref())),
+    /// An owner's sandbox, or a refusal that says what became of it. Another owner's is refused as one that never was.
+    pub(crate) async fn find(&self, id: &str, owner: Owner) -> Result<Arc<Entry>, Refusal> {
+        // Old clients append `-` and the client id, which is empty here.
+        let id = id.split('-').next().unwrap_or(id);
+        if let Some(entry) = self.get(id).filter(|e| e.owner() == owner) {
+            return Ok(entry);
         }
-    }
-
-    /// Why a sandbox is not there any more, if it ever was.
-    pub(crate) async fn end_reason(&self, id: &str) -> Option<String> {
         let remembered = {
             let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            ended
-                .iter()
-                .rev()
-                .find(|(ended, _)| ended == id)
-                .map(|(_, reason)| reason.clone())
+            let found = ended.iter().rev().find(|e| e.id == id && e.owner == owner);
+            found.map(|e| e.reason.clone())
         };
-        match remembered {
+        let reason = match remembered {
             Some(reason) => Some(reason),
-            None => self.store.end_reason(id).await,
-        }
+            None => self.store.end_reason(id, owner).await,
+        };
+        Err(Refusal::no_sandbox(id, reason.as_deref()))
     }
 
-    /// All live sandboxes in no order.
+    /// The last events of an owner's sandbox, which may have ended.
+    pub(crate) async fn events(&self, id: &str, owner: Owner) -> Result<Vec<Event>, Refusal> {
+        let refusal = match self.find(id, owner).await {
+            Ok(entry) => return Ok(entry.events.last(usize::MAX)),
+            Err(refusal) => refusal,
+        };
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = ended.iter().rev().find(|e| e.id == id && e.owner == owner);
+        found.map(|e| e.events.clone()).ok_or(refusal)
+    }
+
+    /// All sandboxes in no order.
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.live
             .read()
@@ -224,19 +177,50 @@ impl Sandboxes {
             .collect()
     }
 
+    /// An owner's sandboxes in no order.
+    pub(crate) fn all_of(&self, owner: Owner) -> Vec<Arc<Entry>> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values().filter(|e| e.owner() == owner).cloned().collect()
+    }
+
+    /// Ends what runs. What is paused stays for the next server, where paused sandboxes are kept.
     pub(crate) async fn shutdown(&self) {
+        const REASON: &str = "with the server that held it";
         futures::stream::iter(self.all())
             .for_each_concurrent(SHUTDOWN_PARALLEL, async |entry| {
-                entry.kill("with the server that held it").await
+                if !(self.config.keep_paused && entry.is_kept() && entry.state() == State::Paused) {
+                    self.kill(&entry, REASON).await;
+                    return;
+                }
+                entry.set_end_reason(REASON);
+                let _held = entry.state.lock().await;
+                if let Some(runtime) = entry.set_runtime(None) {
+                    runtime.kill().await;
+                }
+                self.live
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&entry.id);
             })
             .await;
-        for entry in self.all() {
-            self.forget(&entry, "with the server that held it".into());
-        }
         self.store.flush().await;
     }
 
-    fn forget(&self, entry: &Entry, observed: String) {
+    /// Ends a sandbox and forgets it before returning, so that no list shows it any more.
+    pub(crate) async fn kill(&self, entry: &Entry, reason: &str) {
+        entry.set_end_reason(reason);
+        // Before the lock: who holds it may wait for this sandbox.
+        if let Some(runtime) = entry.runtime() {
+            runtime.kill().await;
+        }
+        let _held = entry.state.lock().await;
+        if let Some(runtime) = entry.set_runtime(None) {
+            runtime.kill().await;
+        }
+        self.forget(entry, reason).await;
+    }
+
+    async fn forget(&self, entry: &Entry, observed: &str) {
         let was_there = self
             .live
             .write()
@@ -246,27 +230,31 @@ impl Sandboxes {
         if !was_there {
             return;
         }
-        let reason = entry.end_reason(observed);
+        let reason = entry.end_reason().unwrap_or_else(|| observed.to_owned());
         self.store.ended(&entry.id, &reason);
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended.len() == ENDED_REMEMBERED {
-            ended.pop_front();
+        self.totals.ended.fetch_add(1, Ordering::Relaxed);
+        entry.events.note(Event::new("ended", format!("ended: {reason}")));
+        {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if ended.len() == ENDED_REMEMBERED {
+                ended.pop_front();
+            }
+            ended.push_back(Ended {
+                id: entry.id.clone(),
+                owner: entry.owner(),
+                reason,
+                events: entry.events.last(EVENTS_KEPT_ENDED),
+            });
         }
-        ended.push_back((entry.id.clone(), reason));
-    }
-
-    /// Ends a sandbox and forgets it before returning, so that no list shows it any more.
-    pub(crate) async fn kill(&self, entry: &Entry, reason: &str) {
-        entry.kill(reason).await;
-        self.forget(entry, reason.into());
+        self.archives.remove(&entry.id).await;
     }
 }
 
 /// Waits for the sandbox's end or its deadline, whichever comes first.
-async fn watch_over(sandboxes: Arc<Sandboxes>, entry: Arc<Entry>) {
-    let mut deadline = entry.deadline.subscribe();
-    let mut shown = entry.shown.subscribe();
-    let ended = entry.runtime.ended();
+async fn watch_over(sandboxes: Arc<Sandboxes>, entry: Arc<Entry>, runtime: Arc<dyn RuntimeSandbox>) {
+    let mut deadline = entry.watch_deadline();
+    let mut shown = entry.watch_state();
+    let ended = runtime.ended();
     tokio::pin!(ended);
     loop {
         let at = *deadline.borrow_and_update();
@@ -274,18 +262,54 @@ async fn watch_over(sandboxes: Arc<Sandboxes>, entry: Arc<Entry>) {
         let running = *shown.borrow_and_update() == State::Running;
         tokio::select! {
             reason = &mut ended => {
-                sandboxes.forget(&entry, reason);
+                let state = entry.state.lock().await;
+                // Another one may have taken its place, or nothing but its files.
+                if !entry.runtime().is_some_and(|now| Arc::ptr_eq(&now, &runtime)) {
+                    return;
+                }
+                entry.set_runtime(None);
+                if *state == State::Paused && entry.is_kept() && entry.end_reason().is_none() {
+                    let message = format!("its processes ended while it was paused, its files are kept: {reason}");
+                    entry.events.note(Event::warning("processes ended", message));
+                } else {
+                    sandboxes.forget(&entry, &reason).await;
+                }
                 return;
             }
             () = tokio::time::sleep_until(at), if running => {
-                // A freeze that fails falls through to the end: a sandbox must not outlive its timeout.
-                if !(entry.auto_pause && entry.pause().await.is_ok()) {
+                entry.events.note(Event::new("timeout", "its timeout was reached"));
+                let paused = if entry.recipe.auto_pause {
+                    sandboxes.pause(&entry, entry.recipe.auto_pause_memory).await.is_ok()
+                } else {
+                    false
+                };
+                // A pause that fails falls through to the end: a sandbox must not outlive its timeout.
+                if !paused {
                     sandboxes.kill(&entry, "its timeout was reached").await;
                     return;
                 }
             }
             _ = deadline.changed() => {}
             _ = shown.changed() => {}
+        }
+    }
+}
+
+/// Looks at every running sandbox from time to time, for as long as the table is there.
+async fn sample(sandboxes: std::sync::Weak<Sandboxes>) {
+    loop {
+        tokio::time::sleep(METRICS_EVERY).await;
+        let Some(sandboxes) = sandboxes.upgrade() else { return };
+        for entry in sandboxes.all() {
+            if entry.state() == State::Running
+                && let Some(runtime) = entry.runtime()
+            {
+                let recipe = &entry.recipe;
+                entry
+                    .history
+                    .look(&*runtime, recipe.token.as_deref(), &recipe.resources)
+                    .await;
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The registry of sandboxes: an SQLite file that several servers of one user share.
 //!
 //! It is off the path of a create: one thread owns the connection and is told what happened. What it is for: a sandbox
-//! that ended with its server is still known, with the reason.
+//! that ended with its server is still known, with the reason, and a paused one comes back with the next server.
+//!
+//! The row of a paused sandbox holds its tokens, so the file is its owner's alone.
 
 use std::{
     path::Path,
@@ -15,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::{
     error::StoreError,
     limits::{REGISTRY_KEPT, STORE_BUSY},
+    owner::Owner,
 };
 
 const SCHEMA: &str = "
@@ -29,10 +32,13 @@ CREATE TABLE IF NOT EXISTS sandboxes (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS live ON sandboxes (server) WHERE ended_at IS NULL;
 ";
+/// Columns that came later: the API key's number, and what a paused sandbox is made from again.
+const LATER: [(&str, &str); 2] = [("owner", "INTEGER"), ("paused", "TEXT")];
 
 enum Message {
     Started {
         id: String,
+        owner: Owner,
         template: String,
         metadata: String,
         at: i64,
@@ -42,11 +48,37 @@ enum Message {
         reason: String,
         at: i64,
     },
+    Paused {
+        id: String,
+        recipe: String,
+        answer: oneshot::Sender<bool>,
+    },
+    Resumed {
+        id: String,
+        answer: oneshot::Sender<bool>,
+    },
     EndReason {
         id: String,
+        owner: Owner,
         answer: oneshot::Sender<Option<String>>,
     },
     Flush(oneshot::Sender<()>),
+}
+
+/// A paused sandbox that an earlier server left.
+pub(crate) struct Kept {
+    pub(crate) id: String,
+    /// As it was given to [`Store::paused`].
+    pub(crate) recipe: String,
+}
+
+/// What the registry knew when it was opened.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// The paused sandboxes that this server takes over.
+    pub(crate) kept: Vec<Kept>,
+    /// Ids of all paused sandboxes, other servers' too.
+    pub(crate) paused: Vec<String>,
 }
 
 /// A handle to the registry's thread.
@@ -54,15 +86,20 @@ enum Message {
 pub(crate) struct Store(Sender<Message>);
 
 impl Store {
-    pub(crate) fn open(home: &Path) -> Result<Self, StoreError> {
+    /// Opens the registry. With `adopt`, paused sandboxes of servers that are gone become this server's.
+    pub(crate) fn open(home: &Path, adopt: bool) -> Result<(Self, Found), StoreError> {
         let show = |p: &Path| p.display().to_string();
         std::fs::create_dir_all(home).map_err(|source| StoreError::Folder {
             path: show(home),
             source,
         })?;
         let file = home.join("sandboxes.db");
+        make_private(&file).map_err(|source| StoreError::Private {
+            path: show(&file),
+            source,
+        })?;
         let server = server_name(std::process::id());
-        let connection = prepare(&file, &server).map_err(|source| StoreError::Open {
+        let (connection, found) = prepare(&file, &server, adopt).map_err(|source| StoreError::Open {
             path: show(&file),
             source,
         })?;
@@ -71,12 +108,13 @@ impl Store {
             .name("registry".into())
             .spawn(move || serve(&connection, &server, &receiver))
             .map_err(StoreError::Thread)?;
-        Ok(Self(sender))
+        Ok((Self(sender), found))
     }
 
-    pub(crate) fn started(&self, id: &str, template: &str, metadata: String, at: SystemTime) {
+    pub(crate) fn started(&self, id: &str, owner: Owner, template: &str, metadata: String, at: SystemTime) {
         let message = Message::Started {
             id: id.into(),
+            owner,
             template: template.into(),
             metadata,
             at: unix(at),
@@ -94,10 +132,25 @@ impl Store {
         });
     }
 
-    /// Why a sandbox of an earlier server ended, if it is known.
-    pub(crate) async fn end_reason(&self, id: &str) -> Option<String> {
+    /// Notes that a sandbox can be made again from `recipe` and its files. False if it could not be written.
+    pub(crate) async fn paused(&self, id: &str, recipe: String) -> bool {
         let (answer, wait) = oneshot::channel();
-        self.0.send(Message::EndReason { id: id.into(), answer }).ok()?;
+        let id = id.into();
+        self.0.send(Message::Paused { id, recipe, answer }).is_ok() && wait.await.unwrap_or(false)
+    }
+
+    /// Notes that a sandbox runs again and would end with this server. False if it could not be written.
+    pub(crate) async fn resumed(&self, id: &str) -> bool {
+        let (answer, wait) = oneshot::channel();
+        let id = id.into();
+        self.0.send(Message::Resumed { id, answer }).is_ok() && wait.await.unwrap_or(false)
+    }
+
+    /// Why an owner's sandbox of an earlier server ended, if it is known.
+    pub(crate) async fn end_reason(&self, id: &str, owner: Owner) -> Option<String> {
+        let (answer, wait) = oneshot::channel();
+        let id = id.into();
+        self.0.send(Message::EndReason { id, owner, answer }).ok()?;
         wait.await.ok().flatten()
     }
 
@@ -110,50 +163,125 @@ impl Store {
     }
 }
 
-fn prepare(file: &Path, server: &str) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(file)?;
+/// SQLite gives its helper files the mode of the file itself.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    private(std::fs::OpenOptions::new().append(true).create(true), file).map(drop)
+}
+
+/// Opens a file that its owner alone can read, also if it stood there before.
+pub(crate) fn private(options: &mut std::fs::OpenOptions, file: &Path) -> std::io::Result<std::fs::File> {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    let opened = options.open(file)?;
+    #[cfg(unix)]
+    opened.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(opened)
+}
+
+fn prepare(file: &Path, server: &str, adopt: bool) -> rusqlite::Result<(Connection, Found)> {
+    let mut connection = Connection::open(file)?;
     connection.busy_timeout(STORE_BUSY)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
-    connection.execute_batch(SCHEMA)?;
+    // One transaction: two servers that start at once must not take over the same sandbox.
+    let work = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    work.execute_batch(SCHEMA)?;
+    for (column, kind) in LATER {
+        let there = work
+            .prepare("SELECT 1 FROM pragma_table_info('sandboxes') WHERE name = ?1")?
+            .exists([column])?;
+        if !there {
+            work.execute_batch(&format!("ALTER TABLE sandboxes ADD COLUMN {column} {kind}"))?;
+        }
+    }
     let now = unix(SystemTime::now());
-    let servers: Vec<String> = connection
+    let servers: Vec<String> = work
         .prepare("SELECT DISTINCT server FROM sandboxes WHERE ended_at IS NULL")?
         .query_map([], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
+    let mut found = Found::default();
     for gone in servers.iter().filter(|s| *s == server || !is_alive(s)) {
-        connection.execute(
-            "UPDATE sandboxes SET ended_at = ?1, end_reason = 'with the server that held it' WHERE server = ?2 AND ended_at IS NULL",
+        work.execute(
+            "UPDATE sandboxes SET ended_at = ?1, end_reason = 'with the server that held it' \
+             WHERE server = ?2 AND ended_at IS NULL AND paused IS NULL",
             params![now, gone],
         )?;
+        if adopt {
+            let mut rows = work.prepare(
+                "UPDATE sandboxes SET server = ?1 WHERE server = ?2 AND ended_at IS NULL RETURNING id, paused",
+            )?;
+            let kept = rows.query_map([server, gone], |row| {
+                Ok(Kept {
+                    id: row.get(0)?,
+                    recipe: row.get(1)?,
+                })
+            })?;
+            found.kept.extend(kept.collect::<rusqlite::Result<Vec<_>>>()?);
+        }
     }
     let kept = i64::try_from(REGISTRY_KEPT.as_secs()).unwrap_or(i64::MAX);
-    connection.execute("DELETE FROM sandboxes WHERE ended_at < ?1", [now - kept])?;
-    Ok(connection)
+    work.execute("DELETE FROM sandboxes WHERE ended_at < ?1", [now - kept])?;
+    found.paused = work
+        .prepare("SELECT id FROM sandboxes WHERE ended_at IS NULL AND paused IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    work.commit()?;
+    Ok((connection, found))
 }
 
 fn serve(connection: &Connection, server: &str, messages: &Receiver<Message>) {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
+        connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.execute(values))
+            .map(|rows| rows > 0)
+            .inspect_err(|error| tracing::warn!(%error, "the registry of sandboxes could not be written"))
+            .unwrap_or(false)
+    };
     while let Ok(message) = messages.recv() {
-        let done = match message {
-            Message::Started { id, template, metadata, at } => connection
-                .prepare_cached("INSERT OR REPLACE INTO sandboxes (id, server, template, metadata, started_at) VALUES (?1, ?2, ?3, ?4, ?5)")
-                .and_then(|mut s| s.execute(params![id, server, template, metadata, at]))
-                .map(drop),
-            Message::Ended { id, reason, at } => connection
-                .prepare_cached("UPDATE sandboxes SET ended_at = ?2, end_reason = ?3 WHERE id = ?1")
-                .and_then(|mut s| s.execute(params![id, at, reason]))
-                .map(drop),
-            Message::EndReason { id, answer } => connection
-                .query_row("SELECT end_reason FROM sandboxes WHERE id = ?1 AND ended_at IS NOT NULL", [id], |row| row.get(0))
-                .optional()
-                .map(|reason| drop(answer.send(reason.flatten()))),
+        match message {
+            Message::Started {
+                id,
+                owner,
+                template,
+                metadata,
+                at,
+            } => {
+                run(
+                    "INSERT OR REPLACE INTO sandboxes (id, server, owner, template, metadata, started_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    params![id, server, owner.number(), template, metadata, at],
+                );
+            }
+            // The tokens are of no use any more.
+            Message::Ended { id, reason, at } => {
+                run(
+                    "UPDATE sandboxes SET ended_at = ?2, end_reason = ?3, paused = NULL WHERE id = ?1",
+                    params![id, at, reason],
+                );
+            }
+            Message::Paused { id, recipe, answer } => {
+                let done = run("UPDATE sandboxes SET paused = ?2 WHERE id = ?1", params![id, recipe]);
+                let _ = answer.send(done);
+            }
+            Message::Resumed { id, answer } => {
+                let done = run("UPDATE sandboxes SET paused = NULL WHERE id = ?1", params![id]);
+                let _ = answer.send(done);
+            }
+            Message::EndReason { id, owner, answer } => {
+                let found = connection
+                    .query_row(
+                        "SELECT end_reason FROM sandboxes WHERE id = ?1 AND owner IS ?2 AND ended_at IS NOT NULL",
+                        params![id, owner.number()],
+                        |row| row.get::<_, Option<String>>(0),
+                    )
+                    .optional()
+                    .inspect_err(|error| tracing::warn!(%error, "the registry of sandboxes could not be read"))
+                    .unwrap_or_default();
+                let _ = answer.send(found.flatten());
+            }
             Message::Flush(answer) => {
                 let _ = answer.send(());
-                Ok(())
             }
-        };
-        if let Err(error) = done {
-            tracing::warn!(%error, "the registry of sandboxes could not be read or written");
         }
     }
 }
@@ -185,30 +313,64 @@ fn start_time(pid: u32) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// The name of a server that is gone: no process 4194305 can exist (PID_MAX_LIMIT is 2^22).
+    fn abandon(home: &Path, id: &str) {
+        let raw = Connection::open(home.join("sandboxes.db")).unwrap();
+        let changed = raw
+            .execute("UPDATE sandboxes SET server = '4194305:1' WHERE id = ?1", [id])
+            .unwrap();
+        assert_eq!(changed, 1);
+    }
+
     #[tokio::test]
     async fn a_dead_servers_sandboxes_are_known_to_have_ended() {
         let home = tempfile::tempdir().unwrap();
-        let store = Store::open(home.path()).unwrap();
-        store.started("ialive", "base", "{}".into(), SystemTime::now());
-        store.started("iended", "base", "{}".into(), SystemTime::now());
+        let (store, _) = Store::open(home.path(), false).unwrap();
+        let (mine, other) = (Owner::key(7), Owner::LOCAL);
+        for id in ["ialive", "iended"] {
+            store.started(id, mine, "base", "{}".into(), SystemTime::now());
+        }
         store.ended("iended", "its timeout was reached");
         store.flush().await;
-        assert_eq!(
-            store.end_reason("iended").await.as_deref(),
-            Some("its timeout was reached")
-        );
-        assert_eq!(store.end_reason("ialive").await, None);
-        assert_eq!(store.end_reason("iunknown").await, None);
+        let reason = store.end_reason("iended", mine).await;
+        assert_eq!(reason.as_deref(), Some("its timeout was reached"));
+        assert_eq!(store.end_reason("iended", other).await, None);
+        assert_eq!(store.end_reason("ialive", mine).await, None);
+        assert_eq!(store.end_reason("iunknown", mine).await, None);
 
-        // The row of a server that is gone: no process 4194305 can exist (PID_MAX_LIMIT is 2^22).
-        let raw = Connection::open(home.path().join("sandboxes.db")).unwrap();
-        raw.execute("UPDATE sandboxes SET server = '4194305:1' WHERE id = 'ialive'", [])
-            .unwrap();
-        let next = Store::open(home.path()).unwrap();
-        assert_eq!(
-            next.end_reason("ialive").await.as_deref(),
-            Some("with the server that held it")
+        abandon(home.path(), "ialive");
+        let (next, found) = Store::open(home.path(), true).unwrap();
+        assert!(found.kept.is_empty());
+        let reason = next.end_reason("ialive", mine).await;
+        assert_eq!(reason.as_deref(), Some("with the server that held it"));
+    }
+
+    #[tokio::test]
+    async fn a_paused_sandbox_passes_to_the_next_server_that_keeps_them() {
+        let home = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(home.path(), true).unwrap();
+        for id in ["ipaused", "iresumed"] {
+            store.started(id, Owner::LOCAL, "base", "{}".into(), SystemTime::now());
+            assert!(store.paused(id, "recipe".into()).await);
+        }
+        assert!(store.resumed("iresumed").await);
+        assert!(!store.paused("iunknown", "recipe".into()).await);
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &home.path().join("sandboxes.db").metadata().unwrap().permissions(),
         );
+        assert_eq!(mode & 0o777, 0o600);
+        abandon(home.path(), "ipaused");
+        abandon(home.path(), "iresumed");
+
+        let (other, found) = Store::open(home.path(), false).unwrap();
+        assert_eq!(
+            (found.kept.len(), found.paused.as_slice()),
+            (0, &["ipaused".to_owned()][..])
+        );
+        assert!(other.end_reason("iresumed", Owner::LOCAL).await.is_some());
+        let (_, found) = Store::open(home.path(), true).unwrap();
+        let kept: Vec<_> = found.kept.iter().map(|k| (k.id.as_str(), k.recipe.as_str())).collect();
+        assert_eq!(kept, [("ipaused", "recipe")]);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub const TRAFFIC_TOKEN_HEADER: &str = "e2b-traffic-access-token";
 pub const KEEPALIVE_HEADER: &str = "keepalive-ping-interval";
 /// Carries the next page's token in list answers.
 pub const NEXT_TOKEN_HEADER: &str = "x-next-token";
+/// Makes a create that is sent twice make one sandbox.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+/// The daemon's own path, of which the gateway alone knows the use: a tar of the writable root, read or restored.
+pub const ARCHIVE_PATH: &str = "/sandhold/archive";
 /// How long a request may take, in milliseconds; for `process.Process/Start` the deadline of the process.
 pub const CONNECT_TIMEOUT_HEADER: &str = "connect-timeout-ms";
 /// Prefix of the headers that carry file metadata.

@@ -186,6 +186,9 @@ pub struct SandboxDetail {
     /// What happens at the timeout and on traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifecycle: Option<Lifecycle>,
+    /// Of a paused sandbox: `full` if its memory is kept, `filesystem` if its files alone are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_mode: Option<String>,
     /// How the sandbox is held. An addition of Sandhold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
@@ -219,6 +222,14 @@ pub struct ConnectSandbox {
     /// Seconds from now; never shortens a running sandbox's life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
+}
+
+/// `POST /sandboxes/{id}/pause`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PauseSandbox {
+    /// Whether processes and their memory are kept too; so it is unless this is false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
 }
 
 /// `POST /sandboxes/{id}/timeout`.
@@ -259,6 +270,26 @@ pub struct SandboxMetric {
     pub disk_used: u64,
     /// Disk limit.
     pub disk_total: u64,
+}
+
+/// One thing that happened to a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// RFC 3339.
+    pub timestamp: String,
+    /// What a person reads.
+    pub message: String,
+    /// `debug`, `info`, `warn` or `error`.
+    pub level: String,
+    /// What a program reads.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// Answer of `GET /v2/sandboxes/{id}/logs`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxLogs {
+    /// The entries.
+    pub logs: Vec<LogEntry>,
 }
 
 /// Answer of envd's `GET /metrics`. Bytes and percent.

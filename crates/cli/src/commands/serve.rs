@@ -1,11 +1,14 @@
 //! `sandhold serve`: the sandboxes of this machine for every E2B SDK.
 
+mod mcp;
+
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 use axum::serve::ListenerExt;
 use sandhold_gateway::Keys;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use super::signals::Signals;
 use crate::{
@@ -43,9 +46,11 @@ pub(crate) async fn run(args: ServeArgs, settings: Settings) -> Result<ExitCode>
         format!("{}:{port}", args.domain)
     };
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let gateway = local::start_gateway(&settings.local, Some(domain)).await?;
+    let gateway = local::start_gateway(&settings.local, Some(domain), true).await?;
     announce(scheme, address, files.as_ref());
-    let app = gateway.router_with_keys(keys);
+    let stop = CancellationToken::new();
+    let beside = mcp::router(gateway.clone(), keys.clone(), stop.clone());
+    let app = gateway.router_with_keys(keys, beside);
     let serving = async {
         match tls {
             Some(config) => axum::serve(TlsListener::new(listener, config)?, app).await,
@@ -57,6 +62,7 @@ pub(crate) async fn run(args: ServeArgs, settings: Settings) -> Result<ExitCode>
         served = serving => served.context("the server failed")?,
         _ = signals.next() => {}
     }
+    stop.cancel();
     gateway.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -73,6 +79,7 @@ fn announce(scheme: &str, address: std::net::SocketAddr, files: Option<&Files>) 
     let url = format!("{scheme}://{address}");
     eprintln!("listening on {url}");
     eprintln!("for E2B's SDKs: E2B_API_URL={url} E2B_SANDBOX_URL={url} E2B_API_KEY=…");
+    eprintln!("for MCP clients: {url}/mcp with an API key as the bearer token");
     if let Some(authority) = files.and_then(|f| f.authority.as_ref()) {
         let path = authority.display();
         eprintln!("to trust its certificate: SSL_CERT_FILE={path} (Python), NODE_EXTRA_CA_CERTS={path} (Node)");

@@ -1,12 +1,21 @@
 //! A runtime without sandboxes: each "daemon" is an axum service over pipes in this process.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
-use axum::{Json, Router, body::Body, extract::Request, http::StatusCode, routing::get};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::StatusCode,
+    routing::{get, post},
+};
 use futures::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use sandhold_gateway::{Gateway, GatewayConfig};
@@ -20,25 +29,39 @@ use tokio::{
 pub(crate) struct FakeRuntime {
     pub(crate) version: String,
     pub(crate) killed: Arc<AtomicUsize>,
+    pub(crate) can_freeze: bool,
+    /// How often daemons were asked what they use.
+    pub(crate) asked: Arc<AtomicUsize>,
 }
+
+/// What the fake daemon holds instead of files.
+type Files = Arc<Mutex<Vec<u8>>>;
 
 impl Default for FakeRuntime {
     fn default() -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
             killed: Arc::default(),
+            can_freeze: true,
+            asked: Arc::default(),
         }
     }
 }
 
 pub(crate) fn gateway(runtime: FakeRuntime) -> (tempfile::TempDir, Gateway) {
     let home = tempfile::tempdir().unwrap();
+    let gateway = gateway_at(&home.path().join("a/b"), runtime, false);
+    (home, gateway)
+}
+
+pub(crate) fn gateway_at(home: &Path, runtime: FakeRuntime, keep_paused: bool) -> Gateway {
     let config = GatewayConfig {
-        home: home.path().join("a/b"),
+        home: home.to_owned(),
         domain: Some("sandhold.localhost:3000".into()),
         max_timeout_s: 3600,
+        keep_paused,
     };
-    (home, Gateway::new(Arc::new(runtime), config).unwrap())
+    Gateway::new(Arc::new(runtime), config).unwrap()
 }
 
 #[async_trait]
@@ -56,7 +79,7 @@ impl Runtime for FakeRuntime {
             },
             templates: vec!["base".into()],
             network: "none".into(),
-            can_freeze: true,
+            can_freeze: self.can_freeze,
             can_switch_user: true,
         }
     }
@@ -68,8 +91,11 @@ impl Runtime for FakeRuntime {
         Ok(Arc::new(FakeSandbox {
             answer: serde_json::json!({"version": self.version}).to_string().into_bytes(),
             ended: watch::Sender::new(false),
-            tasks: std::sync::Mutex::default(),
+            tasks: Mutex::default(),
             killed: self.killed.clone(),
+            can_freeze: self.can_freeze,
+            asked: self.asked.clone(),
+            files: Arc::default(),
         }))
     }
 }
@@ -77,8 +103,11 @@ impl Runtime for FakeRuntime {
 struct FakeSandbox {
     answer: Vec<u8>,
     ended: watch::Sender<bool>,
-    tasks: std::sync::Mutex<Vec<AbortHandle>>,
+    tasks: Mutex<Vec<AbortHandle>>,
     killed: Arc<AtomicUsize>,
+    can_freeze: bool,
+    asked: Arc<AtomicUsize>,
+    files: Files,
 }
 
 #[async_trait]
@@ -95,12 +124,19 @@ impl Sandbox for FakeSandbox {
         self.tasks
             .lock()
             .unwrap()
-            .push(tokio::spawn(daemon(theirs)).abort_handle());
+            .push(tokio::spawn(daemon(theirs, self.files.clone(), self.asked.clone())).abort_handle());
         Ok(Box::new(ours))
     }
 
     async fn freeze(&self) -> Result<(), RuntimeError> {
-        Ok(())
+        if *self.ended.borrow() {
+            return Err(RuntimeError::Ended("killed".into()));
+        }
+        if self.can_freeze {
+            Ok(())
+        } else {
+            Err(RuntimeError::Unsupported("the fake cannot freeze".into()))
+        }
     }
 
     async fn thaw(&self) -> Result<(), RuntimeError> {
@@ -108,7 +144,11 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn usage(&self) -> Result<Usage, RuntimeError> {
-        Ok(Usage::default())
+        Ok(Usage {
+            memory_bytes: 3 << 20,
+            cache_bytes: 1 << 20,
+            ..Usage::default()
+        })
     }
 
     async fn kill(&self) {
@@ -125,11 +165,11 @@ impl Sandbox for FakeSandbox {
 }
 
 /// Serves one connection: `CONNECT` joins it with a port, of which 8080 alone is open, everything else is the daemon.
-async fn daemon(mut stream: DuplexStream) {
+async fn daemon(mut stream: DuplexStream, files: Files, asked: Arc<AtomicUsize>) {
     let mut start = [0; 8];
     stream.read_exact(&mut start).await.unwrap();
     if &start != b"CONNECT " {
-        return serve(stream, start, "daemon").await;
+        return serve(stream, start, "daemon", files, asked).await;
     }
     let mut head = start.to_vec();
     while !head.ends_with(b"\r\n\r\n") {
@@ -138,7 +178,7 @@ async fn daemon(mut stream: DuplexStream) {
     if String::from_utf8_lossy(&head).contains(":8080 ") {
         stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
         stream.read_exact(&mut start).await.unwrap();
-        serve(stream, start, "8080").await;
+        serve(stream, start, "8080", files, asked).await;
     } else {
         stream
             .write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
@@ -148,11 +188,30 @@ async fn daemon(mut stream: DuplexStream) {
 }
 
 /// Serves HTTP on a stream whose first bytes were read already.
-async fn serve(stream: DuplexStream, first: [u8; 8], port: &'static str) {
+async fn serve(stream: DuplexStream, first: [u8; 8], port: &'static str, files: Files, asked: Arc<AtomicUsize>) {
+    let (saved, restored) = (files.clone(), files.clone());
+    let archive = get(async move || saved.lock().unwrap().clone()).put(async move |body: Bytes| {
+        if body.starts_with(b"broken") {
+            return StatusCode::BAD_REQUEST;
+        }
+        *restored.lock().unwrap() = body.to_vec();
+        StatusCode::NO_CONTENT
+    });
+    let written = post(async move |body: Bytes| *files.lock().unwrap() = body.to_vec());
+    let metrics = get(async move || {
+        asked.fetch_add(1, Ordering::SeqCst);
+        Json(
+            serde_json::json!({"ts": 1, "cpu_count": 1.0, "cpu_used_pct": 1.0, "mem_total": 1, "mem_used": 1,
+            "mem_cache": 1, "disk_used": 4096, "disk_total": 8192}),
+        )
+    });
     let app = Router::new()
         .route("/health", get(|| async { StatusCode::NO_CONTENT }))
         .route("/echo", get(move |r| echo(port, r)).post(move |r| echo(port, r)))
-        .route("/stream", get(stream_frames));
+        .route("/stream", get(stream_frames))
+        .route("/metrics", metrics)
+        .route("/write", written)
+        .route("/sandhold/archive", archive);
     let (read, write) = tokio::io::split(stream);
     let io = tokio::io::join(std::io::Cursor::new(first).chain(read), write);
     let service = TowerToHyperService::new(app);

@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod fake;
+mod keeping;
+mod owners;
+mod telling;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::body::Body;
 use fake::{FakeRuntime, gateway};
 use http::{Method, Request, StatusCode};
+use sandhold_gateway::Owner;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -51,7 +55,7 @@ async fn create(router: &axum::Router, body: Value) -> String {
 #[tokio::test]
 async fn a_sandbox_is_made_found_and_ended() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let id = create(&router, json!({"templateID": "base", "metadata": {"k 1": "v&2"}})).await;
     assert!(id.starts_with('i') && id.len() == 21, "{id}");
 
@@ -82,7 +86,7 @@ async fn a_sandbox_is_made_found_and_ended() {
 #[tokio::test]
 async fn bad_requests_say_what_is_wrong() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let long = "x".repeat(2000);
     let many: BTreeMap<_, _> = (0..65).map(|i| (i.to_string(), String::new())).collect();
     for (body, status, text) in [
@@ -121,7 +125,6 @@ async fn bad_requests_say_what_is_wrong() {
         (Method::POST, "/sandboxes/i1/snapshots"),
         (Method::POST, "/sandboxes/i1/fork"),
         (Method::PUT, "/sandboxes/i1/network"),
-        (Method::GET, "/v2/sandboxes/i1/logs"),
         (Method::GET, "/volumes"),
     ] {
         let answer = call(&router, method, path, &[], None).await;
@@ -141,7 +144,7 @@ async fn bad_requests_say_what_is_wrong() {
 #[tokio::test]
 async fn lists_page_by_page_and_filters() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let mut ids = Vec::new();
     for n in 0..5 {
         ids.push(
@@ -185,7 +188,7 @@ async fn lists_page_by_page_and_filters() {
 #[tokio::test]
 async fn pausing_stops_the_clock_and_the_traffic() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let id = create(&router, json!({"templateID": "base", "timeout": 1})).await;
     let pause = format!("/sandboxes/{id}/pause");
     assert_eq!(
@@ -222,7 +225,7 @@ async fn pausing_stops_the_clock_and_the_traffic() {
 #[tokio::test]
 async fn a_timeout_ends_a_sandbox_and_connect_never_shortens_it() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let id = create(&router, json!({"templateID": "base", "timeout": 600})).await;
     let detail = format!("/sandboxes/{id}");
     let end = call(&router, Method::GET, &detail, &[], None).await.body["endAt"]
@@ -269,7 +272,7 @@ async fn a_timeout_ends_a_sandbox_and_connect_never_shortens_it() {
 #[tokio::test]
 async fn requests_reach_the_daemon_and_the_ports_behind_it() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let id = create(&router, json!({"templateID": "base"})).await;
     let envd = [("e2b-sandbox-id", id.as_str()), ("x-seen", "1")];
     let echo = call(&router, Method::POST, "/echo?a=b%20c", &envd, Some(json!({"n": 1}))).await;
@@ -304,7 +307,7 @@ async fn requests_reach_the_daemon_and_the_ports_behind_it() {
 #[tokio::test]
 async fn traffic_wakes_a_paused_sandbox_that_wants_it() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let body = json!({"templateID": "base", "autoPause": true, "autoResume": {"enabled": true}, "timeout": 1});
     let made = call(&router, Method::POST, "/v2/sandboxes", &[], Some(body)).await.body;
     let (id, token) = (
@@ -343,8 +346,12 @@ async fn the_network_side_asks_for_a_key_and_knows_host_names() {
     let (home, gateway) = gateway(FakeRuntime::default());
     let keys = std::sync::Arc::new(sandhold_gateway::Keys::open(home.path()).unwrap());
     let key = keys.create("test").unwrap();
-    let router = gateway.router_with_keys(keys);
-    let with = |key: &'static str| async move { call(&gateway.router(), Method::GET, key, &[], None).await.status };
+    let router = gateway.router_with_keys(keys, axum::Router::new());
+    let with = |key: &'static str| async move {
+        call(&gateway.router(Owner::LOCAL), Method::GET, key, &[], None)
+            .await
+            .status
+    };
     assert_eq!(
         with("/v2/sandboxes").await,
         StatusCode::OK,
@@ -396,7 +403,7 @@ async fn the_network_side_asks_for_a_key_and_knows_host_names() {
 #[tokio::test]
 async fn private_ports_ask_for_the_token() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let body = json!({"templateID": "base", "network": {"allowPublicTraffic": false}});
     let made = call(&router, Method::POST, "/v2/sandboxes", &[], Some(body)).await.body;
     let (id, token) = (
@@ -441,7 +448,7 @@ async fn a_daemon_of_another_version_is_refused_and_its_sandbox_ended() {
     let killed = runtime.killed.clone();
     let (_home, gateway) = gateway(runtime);
     let answer = call(
-        &gateway.router(),
+        &gateway.router(Owner::LOCAL),
         Method::POST,
         "/v2/sandboxes",
         &[],
@@ -460,7 +467,7 @@ async fn a_daemon_of_another_version_is_refused_and_its_sandbox_ended() {
 #[tokio::test]
 async fn a_stream_cut_by_the_sandboxs_end_says_so() {
     let (_home, gateway) = gateway(FakeRuntime::default());
-    let router = gateway.router();
+    let router = gateway.router(Owner::LOCAL);
     let id = create(&router, json!({"templateID": "base"})).await;
     let request = Request::get("/stream")
         .header("e2b-sandbox-id", &id)
@@ -486,12 +493,12 @@ async fn shutdown_ends_everything() {
     let killed = runtime.killed.clone();
     let (_home, gateway) = gateway(runtime);
     for _ in 0..3 {
-        create(&gateway.router(), json!({"templateID": "base"})).await;
+        create(&gateway.router(Owner::LOCAL), json!({"templateID": "base"})).await;
     }
     gateway.shutdown().await;
     assert_eq!(killed.load(std::sync::atomic::Ordering::SeqCst), 3);
     assert_eq!(
-        call(&gateway.router(), Method::GET, "/v2/sandboxes", &[], None)
+        call(&gateway.router(Owner::LOCAL), Method::GET, "/v2/sandboxes", &[], None)
             .await
             .body,
         json!([])

@@ -1,0 +1,196 @@
+//! Calls that make, change and end sandboxes.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Path, State},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderMap, StatusCode};
+use sandhold_wire::{
+    limits, names,
+    rest::{ConnectSandbox, NewSandbox, PauseSandbox, Refresh, Sandbox, SetTimeout},
+};
+
+use crate::{
+    api::body,
+    create::{create, timeout},
+    entry::Entry,
+    error::Refusal,
+    events::Event,
+    idempotency::Claim,
+    owner::Owner,
+    sandboxes::Sandboxes,
+};
+
+type Table = State<Arc<Sandboxes>>;
+
+pub(crate) async fn create_v2(
+    table: Table,
+    Extension(owner): Extension<Owner>,
+    headers: HeaderMap,
+    request: Body,
+) -> Result<Response, Refusal> {
+    created(table, owner, &headers, request, limits::DEFAULT_TIMEOUT_S).await
+}
+
+/// As v2, with another default. `secure: false` is not heeded: the oldest clients too send the token they are given.
+pub(crate) async fn create_v1(
+    table: Table,
+    Extension(owner): Extension<Owner>,
+    headers: HeaderMap,
+    request: Body,
+) -> Result<Response, Refusal> {
+    created(table, owner, &headers, request, limits::DEFAULT_TIMEOUT_V1_S).await
+}
+
+async fn created(
+    State(sandboxes): Table,
+    owner: Owner,
+    headers: &HeaderMap,
+    request: Body,
+    timeout: u64,
+) -> Result<Response, Refusal> {
+    let request: NewSandbox = body(request).await?;
+    let Some(key) = headers.get(names::IDEMPOTENCY_HEADER) else {
+        let entry = create(&sandboxes, owner, request, timeout).await?;
+        return Ok((StatusCode::CREATED, Json(answer(&sandboxes, &entry))).into_response());
+    };
+    // What was understood of the request must be the same; how it was written need not be.
+    let asked = serde_json::to_vec(&request).map_err(|e| Refusal::internal(e.to_string()))?;
+    let key = key.to_str().unwrap_or_default();
+    let slot = match sandboxes
+        .idempotency
+        .claim(owner, key, &[&timeout.to_le_bytes(), &asked])?
+    {
+        Claim::Done(answer) => return Ok((StatusCode::CREATED, Json(*answer)).into_response()),
+        Claim::New(slot) => slot,
+    };
+    // A client that gave up asks again and must find what it made.
+    let task = tokio::spawn(async move {
+        let entry = create(&sandboxes, owner, request, timeout).await?;
+        let answer = answer(&sandboxes, &entry);
+        slot.fill(answer.clone());
+        Ok::<_, Refusal>(answer)
+    });
+    let made = task
+        .await
+        .unwrap_or_else(|_| Err(Refusal::internal("the create broke off")))?;
+    Ok((StatusCode::CREATED, Json(made)).into_response())
+}
+
+pub(crate) async fn connect(
+    State(sandboxes): Table,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+    request: Body,
+) -> Result<Response, Refusal> {
+    let request: ConnectSandbox = body(request).await?;
+    let timeout = timeout(
+        request.timeout,
+        limits::DEFAULT_TIMEOUT_S,
+        sandboxes.config.max_timeout_s,
+    )?;
+    let entry = sandboxes.find(&id, owner).await?;
+    let status = if sandboxes.resume(&entry, timeout).await? {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, Json(answer(&sandboxes, &entry))).into_response())
+}
+
+pub(crate) async fn resume(
+    State(sandboxes): Table,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+    request: Body,
+) -> Result<Response, Refusal> {
+    let request: ConnectSandbox = body(request).await?;
+    let timeout = timeout(
+        request.timeout,
+        limits::DEFAULT_TIMEOUT_V1_S,
+        sandboxes.config.max_timeout_s,
+    )?;
+    let entry = sandboxes.find(&id, owner).await?;
+    if !sandboxes.resume(&entry, timeout).await? {
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox \"{id}\" is running already"),
+        ));
+    }
+    Ok((StatusCode::CREATED, Json(answer(&sandboxes, &entry))).into_response())
+}
+
+pub(crate) async fn pause(
+    State(sandboxes): Table,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+    request: Body,
+) -> Result<StatusCode, Refusal> {
+    let request: PauseSandbox = body(request).await?;
+    let entry = sandboxes.find(&id, owner).await?;
+    if !sandboxes.pause(&entry, request.memory.unwrap_or(true)).await? {
+        return Err(Refusal::new(
+            StatusCode::CONFLICT,
+            format!("Sandbox \"{id}\" is paused already"),
+        ));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn kill(
+    State(sandboxes): Table,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let entry = sandboxes.find(&id, owner).await?;
+    sandboxes.kill(&entry, "it was shut down").await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn set_timeout(
+    State(sandboxes): Table,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+    request: Body,
+) -> Result<StatusCode, Refusal> {
+    let request: SetTimeout = body(request).await?;
+    let timeout = timeout(Some(request.timeout), 0, sandboxes.config.max_timeout_s)?;
+    let entry = sandboxes.find(&id, owner).await?;
+    entry.set_timeout(timeout);
+    let message = format!("timeout set to {} s from now", timeout.as_secs());
+    entry.events.note(Event::new("timeout set", message));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn refresh(
+    State(sandboxes): Table,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+    request: Body,
+) -> Result<StatusCode, Refusal> {
+    let request: Refresh = body(request).await?;
+    let timeout = timeout(
+        request.duration,
+        limits::DEFAULT_TIMEOUT_V1_S,
+        sandboxes.config.max_timeout_s,
+    )?;
+    sandboxes.find(&id, owner).await?.extend_timeout(timeout);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn answer(sandboxes: &Sandboxes, entry: &Entry) -> Sandbox {
+    Sandbox {
+        template_id: entry.recipe.template.clone(),
+        sandbox_id: entry.id.clone(),
+        client_id: String::new(),
+        envd_version: names::ENVD_VERSION.into(),
+        alias: Some(entry.recipe.template.clone()),
+        envd_access_token: entry.recipe.token.clone(),
+        traffic_access_token: entry.recipe.traffic_token.clone(),
+        domain: sandboxes.config.domain.clone(),
+    }
+}

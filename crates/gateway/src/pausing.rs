@@ -1,0 +1,159 @@
+//! Pause and resume: processes that stand still, files that outlive the server.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::StatusCode;
+use sandhold_runtime::RuntimeError;
+use sandhold_wire::rest::State;
+
+use crate::{
+    archive::ArchiveError,
+    create::start,
+    entry::Entry,
+    error::{Refusal, chain},
+    events::Event,
+    sandboxes::Sandboxes,
+};
+
+impl Sandboxes {
+    /// Pauses a sandbox, with its processes or as its files alone. False if it was paused already.
+    pub(crate) async fn pause(self: &Arc<Self>, entry: &Arc<Entry>, memory: bool) -> Result<bool, Refusal> {
+        let (this, entry) = (self.clone(), entry.clone());
+        // In a task of its own: a caller that goes away leaves nothing half done.
+        let task = tokio::spawn(async move { this.pause_now(&entry, memory).await });
+        task.await
+            .unwrap_or_else(|_| Err(Refusal::internal("the pause broke off")))
+    }
+
+    async fn pause_now(&self, entry: &Entry, memory: bool) -> Result<bool, Refusal> {
+        let mut state = entry.state.lock().await;
+        entry.check_not_ending()?;
+        let Some(runtime) = entry.runtime().filter(|_| *state == State::Running) else {
+            return Ok(false);
+        };
+        let freeze = memory && self.info().can_freeze;
+        if !freeze && memory && !self.config.keep_paused {
+            // Says why the engine cannot.
+            runtime.freeze().await?;
+        }
+        if self.config.keep_paused || !freeze {
+            let token = entry.recipe.token.as_deref();
+            self.archives.save(&entry.id, &*runtime, token).await.map_err(|error| {
+                let refusal = refuse_archive(&entry.id, "could not be kept", &error);
+                entry.events.note(Event::warning("pause failed", chain(&error)));
+                refusal
+            })?;
+        }
+        if let Err(refusal) = self.remember(entry).await {
+            self.archives.remove(&entry.id).await;
+            return Err(refusal);
+        }
+        if freeze {
+            if let Err(error) = runtime.freeze().await {
+                self.unkeep(entry).await;
+                return Err(error.into());
+            }
+            entry.events.note(Event::new("paused", "paused with its processes"));
+        } else {
+            entry.set_runtime(None);
+            runtime.kill().await;
+            entry
+                .events
+                .note(Event::new("paused", "paused as its files, its processes ended"));
+        }
+        entry.set_kept(self.config.keep_paused || !freeze);
+        self.totals.paused.fetch_add(1, Ordering::Relaxed);
+        entry.show(&mut state, State::Paused);
+        Ok(true)
+    }
+
+    /// Writes into the registry how the sandbox is made again.
+    async fn remember(&self, entry: &Entry) -> Result<(), Refusal> {
+        if !self.config.keep_paused {
+            return Ok(());
+        }
+        let recipe = serde_json::to_string(&entry.recipe).map_err(|e| Refusal::internal(e.to_string()))?;
+        if self.store.paused(&entry.id, recipe).await {
+            Ok(())
+        } else {
+            Err(Refusal::internal(format!(
+                "sandbox {} was not paused: the registry could not be written",
+                entry.id
+            )))
+        }
+    }
+
+    /// The sandbox runs: what was kept is of no use any more, and it would be wrong to go back to it.
+    async fn unkeep(&self, entry: &Entry) {
+        entry.set_kept(false);
+        if self.config.keep_paused && !self.store.resumed(&entry.id).await {
+            tracing::warn!(sandbox = %entry.id, "the registry still holds it as paused");
+        }
+        self.archives.remove(&entry.id).await;
+    }
+
+    /// Lets a paused sandbox go on, or makes it again from its files. False if it ran already, and its life is extended.
+    pub(crate) async fn resume(self: &Arc<Self>, entry: &Arc<Entry>, timeout: Duration) -> Result<bool, Refusal> {
+        let (this, entry) = (self.clone(), entry.clone());
+        let task = tokio::spawn(async move { this.resume_now(&entry, timeout).await });
+        task.await
+            .unwrap_or_else(|_| Err(Refusal::internal("the resume broke off")))
+    }
+
+    async fn resume_now(self: &Arc<Self>, entry: &Arc<Entry>, timeout: Duration) -> Result<bool, Refusal> {
+        let mut state = entry.state.lock().await;
+        entry.check_not_ending()?;
+        if *state == State::Running {
+            entry.extend_timeout(timeout);
+            return Ok(false);
+        }
+        // Before the processes go on.
+        entry.set_timeout(timeout);
+        let thawed = match entry.runtime() {
+            None => false,
+            Some(runtime) => match runtime.thaw().await {
+                Ok(()) => true,
+                Err(RuntimeError::Ended(_)) if entry.is_kept() => false,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if thawed {
+            entry.events.note(Event::new("resumed", "resumed, its processes go on"));
+        } else {
+            self.restore(entry).await?;
+            let message = "resumed from its files: processes that ran when it was paused did not come back";
+            entry.events.note(Event::warning("resumed", message));
+        }
+        self.unkeep(entry).await;
+        entry.set_timeout(timeout);
+        self.totals.resumed.fetch_add(1, Ordering::Relaxed);
+        entry.show(&mut state, State::Running);
+        if !thawed {
+            self.watch(entry);
+        }
+        Ok(true)
+    }
+
+    async fn restore(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), Refusal> {
+        let runtime = start(self, &entry.id, &entry.recipe).await?;
+        let token = entry.recipe.token.as_deref();
+        if let Err(error) = self.archives.restore(&entry.id, &*runtime, token).await {
+            runtime.kill().await;
+            return Err(refuse_archive(&entry.id, "could not be brought back", &error));
+        }
+        entry.set_runtime(Some(runtime));
+        Ok(())
+    }
+}
+
+fn refuse_archive(id: &str, what: &str, error: &ArchiveError) -> Refusal {
+    tracing::warn!(sandbox = %id, error = %chain(error), "the files of a sandbox {what}");
+    let status = match error {
+        ArchiveError::Full | ArchiveError::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Refusal::new(status, format!("the files of sandbox {id} {what}: {}", chain(error)))
+}
