@@ -240,7 +240,14 @@ fn round_trips(rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
                 times.clear();
             }
         }
-        bash.measure(|| peers::whole(Command::new("/usr/bin/bash").args(["-l", "-c", "true"])))?;
+        // Without the user's own profile: what stands in there would make us look good.
+        let mut shell = Command::new("/usr/bin/bash");
+        shell
+            .args(["-l", "-c", "true"])
+            .env_clear()
+            .env("HOME", "/nonexistent")
+            .env("PATH", "/usr/bin:/bin");
+        bash.measure(|| peers::whole(&mut shell))?;
         command.measure(|| server.call("run_command", &json!({"cmd": "true"})))?;
         read.measure(|| server.call("read_file", &json!({"path": "kilobyte.txt"})))?;
         info.measure(|| server.call("path_info", &json!({"path": "kilobyte.txt"})))?;

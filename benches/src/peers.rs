@@ -112,7 +112,10 @@ impl Bundle {
                 std::os::unix::fs::symlink(format!("usr/{name}"), root.join(name))?;
             }
         }
-        let tmpfs = |at: &str| json!({"destination": at, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=755"]});
+        let tmpfs = |at: &str, more: &[&str]| {
+            let options = [&["nosuid", "mode=755"], more].concat();
+            json!({"destination": at, "type": "tmpfs", "source": "tmpfs", "options": options})
+        };
         let namespaces: Vec<_> = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
             .iter()
             .map(|kind| json!({"type": kind}))
@@ -127,7 +130,7 @@ impl Bundle {
             "hostname": "runc",
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},
-                tmpfs("/dev"), tmpfs("/tmp"), tmpfs("/home"),
+                tmpfs("/dev", &[]), tmpfs("/tmp", &["nodev"]), tmpfs("/home", &["nodev"]),
                 {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro", "nosuid", "nodev"]}
             ],
             "linux": {"namespaces": namespaces}

@@ -7,7 +7,7 @@ import asyncio
 import sys
 import time
 
-from kit import HttpServer, alive_with, call, check, client, descendants, equal, main, run, until
+from kit import HttpServer, alive_with, call, check, client, descendants, equal, main, mark, run, until
 
 # The bound of every answer, with room for what a loaded machine adds.
 ANSWER_BYTES = 128 * 1024
@@ -20,15 +20,15 @@ def size(answer: dict) -> int:
     return len(raw.model_dump_json()) if raw else len(answer["_text"])
 
 
-async def inside(connected, mark: str) -> int:
+async def inside(connected, seconds: str) -> int:
     """How many processes of the sandbox are `sleep <mark>`, asked inside."""
-    seen = await run(connected, f"for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done 2>/dev/null | grep -c '^[s]leep {mark}'; true")
+    seen = await run(connected, f"for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done 2>/dev/null | grep -c '^[s]leep {seconds}'; true")
     return int(seen["stdout"].strip() or 0)
 
 
-async def gone(connected, mark: str, seconds: float = 5) -> bool:
-    end = time.monotonic() + seconds
-    while await inside(connected, mark) or alive_with(f"sleep\0{mark}"):
+async def gone(connected, slept: str) -> bool:
+    end = time.monotonic() + 5
+    while await inside(connected, slept) or alive_with(f"sleep\0{slept}"):
         if time.monotonic() > end:
             return False
         await asyncio.sleep(0.2)
@@ -72,43 +72,44 @@ def memory(pid: int) -> int:
 
 
 async def deaf(connected) -> None:
-    mark = "86400.101"
-    task = asyncio.create_task(call(connected, "run_command", {"cmd": f"trap '' TERM; sleep {mark}; sleep {mark}", "timeout_s": 3}))
+    slept = mark(101)
+    task = asyncio.create_task(call(connected, "run_command", {"cmd": f"trap '' TERM; sleep {slept}; sleep {slept}", "timeout_s": 3}))
     await asyncio.sleep(1.5)
-    check("control: the deaf command is seen while it runs", await inside(connected, mark) and alive_with(f"sleep\0{mark}"))
+    check("control: the deaf command is seen while it runs", await inside(connected, slept) and alive_with(f"sleep\0{slept}"))
     began = time.monotonic()
     answer = await task
     check("deaf to SIGTERM: answered soon after its timeout", time.monotonic() - began < 10, answer["_text"])
     check("a timeout is told", "timeout" in answer["_text"].lower() or "timed out" in answer["_text"].lower(), answer["_text"])
-    check("deaf to SIGTERM: it is gone all the same", await gone(connected, mark))
+    check("deaf to SIGTERM: it is gone all the same", await gone(connected, slept))
 
 
 async def daemons(connected) -> None:
     began = time.monotonic()
-    left = await run(connected, "setsid sleep 86400.202 >/dev/null 2>&1 </dev/null & echo started")
+    daemon, holder = mark(202), mark(303)
+    left = await run(connected, f"setsid sleep {daemon} >/dev/null 2>&1 </dev/null & echo started")
     equal("a daemon left behind: the command's own answer", (left["stdout"], left["exit_code"]), ("started\n", 0))
     check("a daemon left behind: answered at once", time.monotonic() - began < 5)
-    equal("a daemon left behind lives on", await inside(connected, "86400.202"), 1)
+    equal("a daemon left behind lives on", await inside(connected, daemon), 1)
     began = time.monotonic()
-    held = await run(connected, "sleep 86400.303 & echo started")
+    held = await run(connected, f"sleep {holder} & echo started")
     equal("the pipe held open: the command's own answer", (held["stdout"], held["exit_code"]), ("started\n", 0))
     check("the pipe held open: answered soon", time.monotonic() - began < 10, f"{time.monotonic() - began:.1f} s")
-    await run(connected, "for p in /proc/[0-9]*; do grep -qE '^sleep.86400.(202|303)' $p/cmdline 2>/dev/null && kill ${p#/proc/}; done; true")
+    await run(connected, f"for p in /proc/[0-9]*; do grep -qE '^sleep.({daemon}|{holder})' $p/cmdline 2>/dev/null && kill ${{p#/proc/}}; done; true")
 
 
 async def endless(connected) -> None:
-    mark = "86400.404"
+    slept = mark(404)
     began = time.monotonic()
-    answer = await call(connected, "run_command", {"cmd": f"echo begun; sleep {mark}", "timeout_s": 600})
+    answer = await call(connected, "run_command", {"cmd": f"echo begun; sleep {slept}", "timeout_s": 600})
     took = time.monotonic() - began
     check("never ends: answered at 45 seconds", 20 < took < CALL_S + SLACK_S, f"{took:.1f} s")
     check("never ends: it goes on as a job", not answer["_error"] and answer.get("job_id"), answer["_text"])
     check("never ends: what it printed is there", "begun" in (answer.get("stdout") or ""), answer)
     check("never ends: the text names the job and what to call", answer.get("job_id", "?") in answer["_text"] and "get_job_status" in answer["_text"], answer["_text"])
-    equal("never ends: it runs", await inside(connected, mark), 1)
+    equal("never ends: it runs", await inside(connected, slept), 1)
     killed = await call(connected, "kill_job", {"job_id": answer.get("job_id", "?")})
     check("never ends: kill_job", not killed["_error"], killed["_text"])
-    check("never ends: it is gone", await gone(connected, mark))
+    check("never ends: it is gone", await gone(connected, slept))
 
 
 async def progress(connected) -> None:
@@ -131,11 +132,11 @@ async def progress(connected) -> None:
 
 
 async def cancelled(connected) -> None:
-    mark = "86400.505"
-    task = asyncio.create_task(call(connected, "run_command", {"cmd": f"sleep {mark} & sleep {mark}; wait"}))
+    slept = mark(505)
+    task = asyncio.create_task(call(connected, "run_command", {"cmd": f"sleep {slept} & sleep {slept}; wait"}))
     started = 0
     for _ in range(50):
-        started = await inside(connected, mark)
+        started = await inside(connected, slept)
         if started == 2:
             break
         await asyncio.sleep(0.1)
@@ -145,7 +146,7 @@ async def cancelled(connected) -> None:
         await task
     except asyncio.CancelledError:
         pass
-    check("cancelling ends the whole process group", await gone(connected, mark))
+    check("cancelling ends the whole process group", await gone(connected, slept))
 
 
 async def jobs(connected) -> None:
@@ -208,7 +209,7 @@ async def scenario(transport: str, era: str) -> None:
     finally:
         if server:
             equal("SIGTERM ends the server in order", server.close(), 0)
-            check("and nothing of it is left", until(lambda: not alive_with("sleep\0" + "86400."), 5))
+            check("and nothing of it is left", until(lambda: not [one for one in (101, 202, 303, 404, 505) if alive_with(f"sleep\0{mark(one)}")], 5))
 
 
 if __name__ == "__main__":

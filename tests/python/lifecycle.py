@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from kit import BIN, ROOT, HttpServer, alive_with, call, check, client, descendants, equal, main, note, run, server_env, until
+from kit import BIN, ROOT, HttpServer, alive_with, call, check, client, descendants, equal, main, mark, note, run, server_env, until
 
 HELLO = {
     "jsonrpc": "2.0", "id": 1, "method": "initialize",
@@ -51,29 +51,29 @@ class Raw:
         return self.receive(self.start(tool, **arguments)).get("result", {})
 
 
-def running(mark: str) -> bool:
-    return bool(until(lambda: alive_with(f"sleep\0{mark}"), 10))
+def running(slept: str) -> bool:
+    return bool(until(lambda: alive_with(f"sleep\0{slept}"), 10))
 
 
-def over(mark: str, seconds: float = 10) -> bool:
-    return bool(until(lambda: not alive_with(f"sleep\0{mark}"), seconds))
+def over(slept: str, seconds: float = 10) -> bool:
+    return bool(until(lambda: not alive_with(f"sleep\0{slept}"), seconds))
 
 
 def stdin_closed() -> None:
     server = Raw()
-    server.call("run_command_bg", cmd="sleep 86401.1")
-    check("control: the job runs on the host", running("86401.1"))
+    server.call("run_command_bg", cmd=f"sleep {mark(11)}")
+    check("control: the job runs on the host", running(mark(11)))
     tree = descendants(server.process.pid)
     check("control: the server has processes", tree)
-    server.start("run_command", cmd="sleep 86401.2")
-    check("control: the call runs on the host", running("86401.2"))
+    server.start("run_command", cmd=f"sleep {mark(12)}")
+    check("control: the call runs on the host", running(mark(12)))
     began = time.monotonic()
     server.process.stdin.close()
     code = server.process.wait(20)
     took = time.monotonic() - began
     equal("stdin closed mid-call: the server ends in order", code, 0)
     check("stdin closed mid-call: within the patience of clients", took < 8, f"{took:.1f} s")
-    check("stdin closed: nothing of it is left", over("86401.1") and over("86401.2") and until(lambda: not [p for p in tree if alive(p)], 5), tree)
+    check("stdin closed: nothing of it is left", over(mark(11)) and over(mark(12)) and until(lambda: not [p for p in tree if alive(p)], 5), tree)
 
 
 def alive(pid: int) -> bool:
@@ -85,14 +85,14 @@ def alive(pid: int) -> bool:
 
 
 def signalled(number: int, name: str) -> None:
-    mark = f"86402.{number}"
+    slept = mark(200 + number)
     server = Raw()
-    server.call("run_command_bg", cmd=f"trap '' TERM HUP INT; sleep {mark}; sleep {mark}")
-    check(f"control: the job runs before {name}", running(mark))
+    server.call("run_command_bg", cmd=f"trap '' TERM HUP INT; sleep {slept}; sleep {slept}")
+    check(f"control: the job runs before {name}", running(slept))
     tree = descendants(server.process.pid)
     server.process.send_signal(number)
     server.process.wait(15)
-    check(f"{name} to the server: nothing of it is left", over(mark) and until(lambda: not [p for p in tree if alive(p)], 5), [p for p in tree if alive(p)])
+    check(f"{name} to the server: nothing of it is left", over(slept) and until(lambda: not [p for p in tree if alive(p)], 5), [p for p in tree if alive(p)])
 
 
 def garbage() -> None:
@@ -111,8 +111,8 @@ def garbage() -> None:
 async def sandbox_died() -> None:
     async with client("stdio", "modern") as connected:
         made = await call(connected, "create_sandbox", {"set_as_default": True})
-        await call(connected, "run_command_bg", {"cmd": "sleep 86403.1"})
-        check("control: the sandbox runs", running("86403.1"))
+        await call(connected, "run_command_bg", {"cmd": f"sleep {mark(31)}"})
+        check("control: the sandbox runs", running(mark(31)))
         # Pid 1 of the sandbox ends when somebody on the host kills it. An ordinary user may not touch it where it has a
         # sub-id; the launcher, which is the user's own, is killed instead.
         inits = [pid for pid in descendants(os.getpid()) if ns_pid(pid) == 1]
@@ -123,7 +123,7 @@ async def sandbox_died() -> None:
             except PermissionError:
                 for launcher in launchers(pid):
                     os.kill(launcher, signal.SIGKILL)
-        check("its processes are gone", over("86403.1"))
+        check("its processes are gone", over(mark(31)))
         began = time.monotonic()
         dead = await call(connected, "run_command", {"cmd": "echo alive", "sandbox_id": made["sandbox_id"]})
         check("a dead sandbox is told as such", dead["_error"] and made["sandbox_id"] in dead["_text"], dead["_text"])
@@ -134,8 +134,8 @@ async def sandbox_died() -> None:
         check("another can be made", not again["_error"], again["_text"])
         equal("and works", (await run(connected, "echo again"))["stdout"], "again\n")
         # Now in the middle of a call.
-        waiting = asyncio.create_task(call(connected, "run_command", {"cmd": "sleep 86403.2"}))
-        await asyncio.to_thread(running, "86403.2")
+        waiting = asyncio.create_task(call(connected, "run_command", {"cmd": f"sleep {mark(32)}"}))
+        await asyncio.to_thread(running, mark(32))
         began = time.monotonic()
         ended = await call(connected, "shutdown_sandbox", {"sandbox_id": again["sandbox_id"]})
         check("a sandbox can be shut down in the middle of a call", not ended["_error"], ended["_text"])
@@ -168,9 +168,9 @@ def launchers(pid: int) -> list[int]:
 async def timeout() -> None:
     async with client("stdio", "modern") as connected:
         made = await call(connected, "create_sandbox", {"timeout_s": 2})
-        await call(connected, "run_command_bg", {"cmd": "sleep 86404.1", "sandbox_id": made["sandbox_id"]})
-        check("control: it runs before its timeout", running("86404.1"))
-        check("a sandbox ends at its timeout", over("86404.1", 6))
+        await call(connected, "run_command_bg", {"cmd": f"sleep {mark(41)}", "sandbox_id": made["sandbox_id"]})
+        check("control: it runs before its timeout", running(mark(41)))
+        check("a sandbox ends at its timeout", over(mark(41), 6))
         late = await call(connected, "run_command", {"cmd": "true", "sandbox_id": made["sandbox_id"]})
         check("and is told as ended", late["_error"] and "create_sandbox" in late["_text"], late["_text"])
 
@@ -190,13 +190,13 @@ async def disconnected() -> None:
         }  # fmt: skip
         body = {
             "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-            "params": {"name": "run_command", "arguments": {"cmd": "sleep 86405.1"}, "_meta": meta},
+            "params": {"name": "run_command", "arguments": {"cmd": f"sleep {mark(51)}"}, "_meta": meta},
         }  # fmt: skip
         async with httpx.AsyncClient() as raw:
             sent = asyncio.create_task(raw.post(server.url, json=body, headers=headers, timeout=30))
-            check("control: the call runs on the host", await asyncio.to_thread(running, "86405.1"), server.said())
+            check("control: the call runs on the host", await asyncio.to_thread(running, mark(51)), server.said())
             sent.cancel()
-        check("a client that goes away mid-call cancels it", await asyncio.to_thread(over, "86405.1"))
+        check("a client that goes away mid-call cancels it", await asyncio.to_thread(over, mark(51)))
         async with client("http", "modern", http=server) as connected:
             equal("the server works on", (await run(connected, "echo on"))["stdout"], "on\n")
 
