@@ -36,9 +36,6 @@ pub(crate) mod env {
     pub(crate) const HOME: &str = "HOME";
 }
 
-/// What is logged unless asked otherwise. rmcp warns of every request that it refuses, which the client is told anyway.
-const DEFAULT_LOG: &str = "warn,rmcp=off";
-
 /// Everything a command needs to know that is not its own argument.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -135,7 +132,7 @@ impl Settings {
         };
         Ok(Self {
             provider,
-            log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| DEFAULT_LOG.into()),
+            log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| "warn".into()),
             token: text(env::SANDHOLD_TOKEN)?,
             local: LocalSettings { home, isolation },
         })
