@@ -8,6 +8,7 @@
     reason = "the services are called through their traits alone"
 )]
 
+mod archive;
 mod auth;
 mod boot;
 mod connections;

@@ -28,6 +28,20 @@ pub(crate) const ACCOUNT_FILE: u64 = 4 << 20;
 pub(crate) const TUNNEL_BUFFER: usize = 32 << 10;
 /// How long a tunnel waits for the port to answer.
 pub(crate) const TUNNEL_CONNECT: Duration = Duration::from_secs(10);
+/// What an archive is sent in.
+pub(crate) const ARCHIVE_CHUNK: usize = 64 << 10;
+/// Chunks of an archive that wait for the other side.
+pub(crate) const ARCHIVE_CHUNKS: usize = 4;
+/// Bytes of a file that are read or written at once for an archive.
+pub(crate) const ARCHIVE_READ: usize = 64 << 10;
+/// Depth of folders in an archive: each costs an open descriptor.
+pub(crate) const ARCHIVE_DEPTH: usize = 1000;
+/// Bytes of extended records before one entry of an archive: two paths and what attributes may take.
+pub(crate) const ARCHIVE_RECORDS: usize = 4 << 20;
+/// Pieces of one sparse file in an archive; a file in more pieces is stored whole.
+pub(crate) const ARCHIVE_SEGMENTS: usize = 16 << 10;
+/// Bytes of one extended attribute, or of the list of their names: the kernel's own limit.
+pub(crate) const ARCHIVE_XATTRS: usize = 64 << 10;
 /// The first packet of a caller of `sudo` names a user: bytes of the name.
 pub(crate) const SUDO_USER_NAME: usize = 256;
 /// Bytes of one packet between `sudo` and what runs its command.

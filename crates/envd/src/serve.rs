@@ -23,7 +23,7 @@ use crate::error::{HttpError, json};
 use crate::limits::REQUEST_HEAD;
 use crate::process::{self, awaiting};
 use crate::state::State;
-use crate::{files, filesystem, metrics, search, tunnel};
+use crate::{archive, files, filesystem, metrics, search, tunnel};
 
 /// Names the daemon's version in every answer.
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-sandhold-version");
@@ -58,6 +58,7 @@ impl Server {
             .route("/metrics", get(metrics::get))
             .route("/sandhold/process", get(awaiting::get))
             .with_state(Arc::clone(&state))
+            .merge(archive::router(Arc::clone(&state)))
             .merge(files::router(Arc::clone(&state)))
             .merge(search::router(Arc::clone(&state)))
             .fallback(async || HttpError::not_found("there is no such endpoint"))

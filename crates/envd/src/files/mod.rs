@@ -7,7 +7,7 @@ mod conditions;
 mod content;
 mod download;
 mod encoding;
-mod incoming;
+pub(crate) mod incoming;
 mod target;
 mod upload;
 

@@ -126,8 +126,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
             }
             continue;
         }
-        let mut letters = text[1..].char_indices();
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in text[1..].char_indices() {
             // `-h` alone is for help; with a value it names a host.
             if letter == 'h' && text.len() == 2 {
                 found.action = Action::Help;

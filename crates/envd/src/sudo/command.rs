@@ -123,7 +123,7 @@ fn split(pair: &OsStr) -> Option<(OsString, OsString)> {
 
 fn variable(request: &Request, name: &str) -> Option<OsString> {
     let pairs = request.env.iter().filter_map(|pair| split(pair));
-    pairs.filter(|(n, _)| n == name).map(|(_, value)| value).last()
+    pairs.rev().find(|(n, _)| n == name).map(|(_, value)| value)
 }
 
 /// The file of a command: as it stands with a slash, else from `path`.

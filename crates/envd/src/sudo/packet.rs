@@ -288,12 +288,20 @@ mod tests {
 
     #[test]
     fn descriptors_come_along_and_only_so_many() {
-        let (here, there) = pair();
-        let fd = here.as_fd();
-        send(&here, kind::DESCRIPTORS, &[0], &[fd; DESCRIPTORS]).unwrap();
-        assert_eq!(receive(&there).unwrap().unwrap().fds.len(), DESCRIPTORS);
+        let fds = |count: usize| {
+            let (here, there) = pair();
+            let fd = here.as_fd();
+            send(&here, kind::DESCRIPTORS, &[0], &vec![fd; count]).unwrap();
+            send(&here, kind::GO, b"", &[]).unwrap();
+            receive_request(&there).map(|(_, fds, _)| fds.len())
+        };
+        assert_eq!(fds(DESCRIPTORS).unwrap(), DESCRIPTORS);
+        assert!(fds(DESCRIPTORS - 1).is_err());
+        assert!(fds(0).is_err());
+        let (here, _there) = pair();
+        let many = vec![here.as_fd(); 4 * DESCRIPTORS];
         assert_eq!(
-            send(&here, kind::DESCRIPTORS, &[0], &[fd; DESCRIPTORS + 1]).unwrap_err(),
+            send(&here, kind::DESCRIPTORS, &[0], &many).unwrap_err(),
             Errno::TOOMANYREFS
         );
     }
