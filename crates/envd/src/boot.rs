@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use rustix::fs::Mode;
+use rustix::fs::{Access, Mode};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -183,6 +183,10 @@ fn answer(control: &OwnedFd, state: &Arc<State>) -> Result<(), BootError> {
     {
         warnings.push(format!("sudo does not work: {path}: {error}"));
     }
+    let missing = missing_programs(&state.path);
+    if !missing.is_empty() {
+        warnings.push(format!("missing programs: {}", missing.join(", ")));
+    }
     let ready = BootReady {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         warnings,
@@ -193,6 +197,21 @@ fn answer(control: &OwnedFd, state: &Arc<State>) -> Result<(), BootError> {
         Err(Errno::PIPE | Errno::CONNRESET) => Err(BootError::HostGone),
         Err(errno) => Err(BootError::System("the answer cannot be sent", errno.into())),
     }
+}
+
+/// What clients of E2B's sandboxes take for granted: the SDKs' shell, their git helpers, and what people run first.
+const EXPECTED: &[&str] = &["bash", "curl", "git", "python3", "sudo"];
+
+/// Which of [`EXPECTED`] stand in no folder of `path`.
+fn missing_programs(path: &str) -> Vec<&'static str> {
+    let runs = |name: &str| {
+        let mut folders = path.split(':').filter(|folder| folder.starts_with('/'));
+        folders.any(|folder| {
+            let file = Path::new(folder).join(name);
+            rustix::fs::access(&file, Access::EXEC_OK).is_ok() && file.is_file()
+        })
+    };
+    EXPECTED.iter().copied().filter(|name| !runs(name)).collect()
 }
 
 /// No core files, of this program or of those it starts: they would fill the sandbox's disk. Users may raise it again.
@@ -224,6 +243,22 @@ fn more_files() {
 #[cfg(test)]
 mod tests {
     use sandhold_wire::boot::{VERSION_END, VERSION_MARK};
+
+    #[test]
+    fn programs_that_are_nowhere_are_named() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = format!("/nowhere:{}", folder.path().display());
+        assert_eq!(super::missing_programs(&path), super::EXPECTED);
+        for (name, mode) in [("git", 0o755), ("curl", 0o644)] {
+            let file = folder.path().join(name);
+            std::fs::write(&file, "").unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("sudo")).unwrap();
+        assert_eq!(super::missing_programs(&path), ["bash", "curl", "python3", "sudo"]);
+    }
 
     #[test]
     fn the_mark_is_the_wires() {
