@@ -89,7 +89,7 @@ impl Forwarder {
             // A caller who cannot get in does not wake it: envd would refuse it too.
             let may_wake = entry.recipe.auto_resume && (port != ENVD_PORT || has_access(&entry, request.headers()));
             let timeout = Duration::from_secs(DEFAULT_TIMEOUT_S);
-            if !may_wake || self.sandboxes.resume(&entry, timeout).await.is_err() {
+            if !may_wake || self.sandboxes.resume(&entry, timeout, true).await.is_err() {
                 let message = format!("{PROXY_NOT_FOUND}: it is paused, connect to it first");
                 return refuse(StatusCode::BAD_GATEWAY, id, None, &message);
             }

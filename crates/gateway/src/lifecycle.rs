@@ -5,14 +5,15 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{Path, State},
+    extract::{self, Path},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, StatusCode};
 use sandhold_wire::{
     limits, names,
-    rest::{ConnectSandbox, NewSandbox, PauseSandbox, Refresh, Sandbox, SetTimeout},
+    rest::{NewSandbox, PauseSandbox, Refresh, Sandbox, SetTimeout, State},
 };
+use serde::Deserialize;
 
 use crate::{
     api::body,
@@ -25,7 +26,7 @@ use crate::{
     sandboxes::Sandboxes,
 };
 
-type Table = State<Arc<Sandboxes>>;
+type Table = extract::State<Arc<Sandboxes>>;
 
 pub(crate) async fn create_v2(
     table: Table,
@@ -33,27 +34,49 @@ pub(crate) async fn create_v2(
     headers: HeaderMap,
     request: Body,
 ) -> Result<Response, Refusal> {
-    created(table, owner, &headers, request, limits::DEFAULT_TIMEOUT_S).await
+    created(table, owner, &headers, request, Version::V2).await
 }
 
-/// As v2, with another default. `secure: false` is not heeded: the oldest clients too send the token they are given.
+/// As v2, with another default. `secure: false` is not heeded: the oldest clients too send the token they are given. Nor is
+/// `allow_internet_access: true`, which these clients always send, whether they were asked for it or not.
 pub(crate) async fn create_v1(
     table: Table,
     Extension(owner): Extension<Owner>,
     headers: HeaderMap,
     request: Body,
 ) -> Result<Response, Refusal> {
-    created(table, owner, &headers, request, limits::DEFAULT_TIMEOUT_V1_S).await
+    created(table, owner, &headers, request, Version::V1).await
+}
+
+/// Which of both creates was called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    /// Seconds.
+    fn default_timeout(self) -> u64 {
+        match self {
+            Self::V1 => limits::DEFAULT_TIMEOUT_V1_S,
+            Self::V2 => limits::DEFAULT_TIMEOUT_S,
+        }
+    }
 }
 
 async fn created(
-    State(sandboxes): Table,
+    extract::State(sandboxes): Table,
     owner: Owner,
     headers: &HeaderMap,
     request: Body,
-    timeout: u64,
+    version: Version,
 ) -> Result<Response, Refusal> {
-    let request: NewSandbox = body(request).await?;
+    let mut request: NewSandbox = body(request).await?;
+    if version == Version::V1 && request.allow_internet_access == Some(true) {
+        request.allow_internet_access = None;
+    }
+    let timeout = version.default_timeout();
     let Some(key) = headers.get(names::IDEMPOTENCY_HEADER) else {
         let entry = create(&sandboxes, owner, request, timeout).await?;
         return Ok((StatusCode::CREATED, Json(answer(&sandboxes, &entry))).into_response());
@@ -81,20 +104,34 @@ async fn created(
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
+/// The body of connect and resume.
+#[derive(Deserialize)]
+struct Connect {
+    /// Seconds from now.
+    timeout: Option<i64>,
+    /// Whether processes go on; without, the sandbox starts anew from its files.
+    #[serde(default = "yes")]
+    memory: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
 pub(crate) async fn connect(
-    State(sandboxes): Table,
+    extract::State(sandboxes): Table,
     Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
     request: Body,
 ) -> Result<Response, Refusal> {
-    let request: ConnectSandbox = body(request).await?;
+    let request: Connect = body(request).await?;
     let timeout = timeout(
         request.timeout,
         limits::DEFAULT_TIMEOUT_S,
         sandboxes.config.max_timeout_s,
     )?;
     let entry = sandboxes.find(&id, owner).await?;
-    let status = if sandboxes.resume(&entry, timeout).await? {
+    let status = if sandboxes.resume(&entry, timeout, request.memory).await? {
         StatusCode::CREATED
     } else {
         StatusCode::OK
@@ -103,19 +140,19 @@ pub(crate) async fn connect(
 }
 
 pub(crate) async fn resume(
-    State(sandboxes): Table,
+    extract::State(sandboxes): Table,
     Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
     request: Body,
 ) -> Result<Response, Refusal> {
-    let request: ConnectSandbox = body(request).await?;
+    let request: Connect = body(request).await?;
     let timeout = timeout(
         request.timeout,
         limits::DEFAULT_TIMEOUT_V1_S,
         sandboxes.config.max_timeout_s,
     )?;
     let entry = sandboxes.find(&id, owner).await?;
-    if !sandboxes.resume(&entry, timeout).await? {
+    if !sandboxes.resume(&entry, timeout, request.memory).await? {
         return Err(Refusal::new(
             StatusCode::CONFLICT,
             format!("Sandbox \"{id}\" is running already"),
@@ -125,7 +162,7 @@ pub(crate) async fn resume(
 }
 
 pub(crate) async fn pause(
-    State(sandboxes): Table,
+    extract::State(sandboxes): Table,
     Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
     request: Body,
@@ -142,7 +179,7 @@ pub(crate) async fn pause(
 }
 
 pub(crate) async fn kill(
-    State(sandboxes): Table,
+    extract::State(sandboxes): Table,
     Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
@@ -152,7 +189,7 @@ pub(crate) async fn kill(
 }
 
 pub(crate) async fn set_timeout(
-    State(sandboxes): Table,
+    extract::State(sandboxes): Table,
     Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
     request: Body,
@@ -160,6 +197,7 @@ pub(crate) async fn set_timeout(
     let request: SetTimeout = body(request).await?;
     let timeout = timeout(Some(request.timeout), 0, sandboxes.config.max_timeout_s)?;
     let entry = sandboxes.find(&id, owner).await?;
+    refuse_paused(&entry)?;
     entry.set_timeout(timeout);
     let message = format!("timeout set to {} s from now", timeout.as_secs());
     entry.events.note(Event::new("timeout set", message));
@@ -167,7 +205,7 @@ pub(crate) async fn set_timeout(
 }
 
 pub(crate) async fn refresh(
-    State(sandboxes): Table,
+    extract::State(sandboxes): Table,
     Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
     request: Body,
@@ -178,15 +216,28 @@ pub(crate) async fn refresh(
         limits::DEFAULT_TIMEOUT_V1_S,
         sandboxes.config.max_timeout_s,
     )?;
-    sandboxes.find(&id, owner).await?.extend_timeout(timeout);
+    let entry = sandboxes.find(&id, owner).await?;
+    refuse_paused(&entry)?;
+    entry.extend_timeout(timeout);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A paused sandbox has no timeout. SDK 2.0.0 learns from this refusal that it has to resume.
+fn refuse_paused(entry: &Entry) -> Result<(), Refusal> {
+    if entry.state() == State::Running {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::CONFLICT,
+        format!("Sandbox \"{}\" is paused, connect to it first", entry.id),
+    ))
 }
 
 fn answer(sandboxes: &Sandboxes, entry: &Entry) -> Sandbox {
     Sandbox {
         template_id: entry.recipe.template.clone(),
         sandbox_id: entry.id.clone(),
-        client_id: String::new(),
+        client_id: names::CLIENT_ID.into(),
         envd_version: names::ENVD_VERSION.into(),
         alias: Some(entry.recipe.template.clone()),
         envd_access_token: entry.recipe.token.clone(),

@@ -139,7 +139,7 @@ fn listed(entry: &Entry) -> ListedSandbox {
     ListedSandbox {
         template_id: entry.recipe.template.clone(),
         sandbox_id: entry.id.clone(),
-        client_id: String::new(),
+        client_id: names::CLIENT_ID.into(),
         started_at: format_rfc3339_millis(entry.started()).to_string(),
         end_at: format_rfc3339_millis(entry.end_at()).to_string(),
         cpu_count: entry.recipe.resources.cpus.unwrap_or_default(),

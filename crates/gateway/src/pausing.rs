@@ -95,15 +95,26 @@ impl Sandboxes {
         self.archives.remove(&entry.id).await;
     }
 
-    /// Lets a paused sandbox go on, or makes it again from its files. False if it ran already, and its life is extended.
-    pub(crate) async fn resume(self: &Arc<Self>, entry: &Arc<Entry>, timeout: Duration) -> Result<bool, Refusal> {
+    /// Lets a paused sandbox go on, or makes it again from its files, also where its processes could go on but `memory` is
+    /// not wanted. False if it ran already, and its life is extended.
+    pub(crate) async fn resume(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        timeout: Duration,
+        memory: bool,
+    ) -> Result<bool, Refusal> {
         let (this, entry) = (self.clone(), entry.clone());
-        let task = tokio::spawn(async move { this.resume_now(&entry, timeout).await });
+        let task = tokio::spawn(async move { this.resume_now(&entry, timeout, memory).await });
         task.await
             .unwrap_or_else(|_| Err(Refusal::internal("the resume broke off")))
     }
 
-    async fn resume_now(self: &Arc<Self>, entry: &Arc<Entry>, timeout: Duration) -> Result<bool, Refusal> {
+    async fn resume_now(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        timeout: Duration,
+        memory: bool,
+    ) -> Result<bool, Refusal> {
         let mut state = entry.state.lock().await;
         entry.check_not_ending()?;
         if *state == State::Running {
@@ -112,6 +123,12 @@ impl Sandboxes {
         }
         // Before the processes go on.
         entry.set_timeout(timeout);
+        if !memory
+            && entry.is_kept()
+            && let Some(runtime) = entry.set_runtime(None)
+        {
+            runtime.kill().await;
+        }
         let thawed = match entry.runtime() {
             None => false,
             Some(runtime) => match runtime.thaw().await {

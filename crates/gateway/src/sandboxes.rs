@@ -139,7 +139,7 @@ impl Sandboxes {
 
     /// An owner's sandbox, or a refusal that says what became of it. Another owner's is refused as one that never was.
     pub(crate) async fn find(&self, id: &str, owner: Owner) -> Result<Arc<Entry>, Refusal> {
-        // Old clients append `-` and the client id, which is empty here.
+        // Old clients append `-` and the client id.
         let id = id.split('-').next().unwrap_or(id);
         if let Some(entry) = self.get(id).filter(|e| e.owner() == owner) {
             return Ok(entry);

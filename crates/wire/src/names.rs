@@ -2,6 +2,9 @@
 
 /// The port envd is addressed by. Inside a local sandbox nothing listens there: the gateway forwards to an inherited socket.
 pub const ENVD_PORT: u16 = 49983;
+/// What the first SDKs append to a sandbox's id in host names and paths; it may not be empty, as `49983-<id>-` is no
+/// host name.
+pub const CLIENT_ID: &str = "local";
 /// The port of the code interpreter.
 pub const CODE_INTERPRETER_PORT: u16 = 49999;
 

@@ -26,10 +26,10 @@ use http::HeaderMap;
 use sandhold_wire::limits::KEEPALIVE_S;
 use sandhold_wire::names::KEEPALIVE_HEADER;
 use sandhold_wire::proto::filesystem::{
-    CreateWatcherRequest, CreateWatcherResponse, Filesystem, GetWatcherEventsRequest, GetWatcherEventsResponse,
-    ListDirRequest, ListDirResponse, MakeDirRequest, MakeDirResponse, MoveRequest, MoveResponse, RemoveRequest,
-    RemoveResponse, RemoveWatcherRequest, RemoveWatcherResponse, StatRequest, StatResponse, WatchDirRequest,
-    WatchDirResponse,
+    CreateWatcherRequest, CreateWatcherResponse, EntryInfo, Filesystem, GetWatcherEventsRequest,
+    GetWatcherEventsResponse, ListDirRequest, ListDirResponse, MakeDirRequest, MakeDirResponse, MoveRequest,
+    MoveResponse, RemoveRequest, RemoveResponse, RemoveWatcherRequest, RemoveWatcherResponse, StatRequest,
+    StatResponse, WatchDirRequest, WatchDirResponse,
 };
 
 use self::error::{FsError, blocking};
@@ -66,7 +66,7 @@ impl Filesystem for Service {
         let path = self.path(request.path, &user)?;
         let entry = blocking(move || entry::at(&path, &Names::read())).await?;
         Response::ok(StatResponse {
-            entry: entry.into(),
+            entry: for_client(ctx.headers(), entry).into(),
             ..Default::default()
         })
     }
@@ -80,7 +80,7 @@ impl Filesystem for Service {
         let path = self.path(request.path, &user)?;
         let entry = blocking(move || dirs::make(&path, &user, &Names::read())).await?;
         Response::ok(MakeDirResponse {
-            entry: entry.into(),
+            entry: for_client(ctx.headers(), entry).into(),
             ..Default::default()
         })
     }
@@ -95,7 +95,7 @@ impl Filesystem for Service {
         let destination = self.path(request.destination, &user)?;
         let entry = blocking(move || moving::rename(&source, &destination, &user, &Names::read())).await?;
         Response::ok(MoveResponse {
-            entry: entry.into(),
+            entry: for_client(ctx.headers(), entry).into(),
             ..Default::default()
         })
     }
@@ -109,6 +109,7 @@ impl Filesystem for Service {
         let path = self.path(request.path, &user)?;
         let depth = request.depth.max(1);
         let entries = blocking(move || dirs::list(&path, depth, &Names::read())).await?;
+        let entries = entries.into_iter().map(|e| for_client(ctx.headers(), e)).collect();
         Response::ok(ListDirResponse {
             entries,
             ..Default::default()
@@ -188,6 +189,21 @@ impl Filesystem for Service {
 pub(crate) fn resolve(state: &State, path: &str, user: &User) -> Result<PathBuf, FsError> {
     paths::resolve(path, user, state.workdir.as_deref())
         .map_err(|e| FsError::invalid(format!("error resolving path '{path}': {e}")))
+}
+
+/// An entry as the client can read it: E2B's SDKs of 1.5 and before break off at every field that they do not know. They
+/// are those that call themselves nothing but `connect-python`; later ones add a name of their own.
+fn for_client(headers: &HeaderMap, entry: EntryInfo) -> EntryInfo {
+    let mut names = headers.get_all(http::header::USER_AGENT).iter().peekable();
+    if names.peek().is_none() || names.any(|name| name != "connect-python") {
+        return entry;
+    }
+    EntryInfo {
+        name: entry.name,
+        r#type: entry.r#type,
+        path: entry.path,
+        ..EntryInfo::default()
+    }
 }
 
 /// The silence after which a stream says that it is alive.

@@ -199,6 +199,29 @@ async fn files_alone_are_kept_where_asked_or_where_nothing_can_freeze() {
 }
 
 #[tokio::test]
+async fn one_may_start_anew_from_the_files() {
+    let home = tempfile::tempdir().unwrap();
+    let runtime = FakeRuntime::default();
+    let killed = runtime.killed.clone();
+    let router = kept(home.path(), runtime);
+    let id = create(&router, json!({"templateID": "base"})).await;
+    write(&router, &id, "files").await;
+    post(&router, &id, "pause", json!({})).await;
+    let back = post(&router, &id, "connect", json!({"timeout": 60, "memory": false})).await;
+    assert_eq!((back.status, killed.load(Ordering::SeqCst)), (StatusCode::CREATED, 1));
+    let files = call(
+        &router,
+        Method::GET,
+        "/sandhold/archive",
+        &[("e2b-sandbox-id", &id)],
+        None,
+    )
+    .await;
+    assert_eq!(files.body, json!("files"));
+    assert_eq!(detail(&router, &id).await["state"], "running");
+}
+
+#[tokio::test]
 async fn without_keeping_a_pause_writes_nothing_unless_asked() {
     let home = tempfile::tempdir().unwrap();
     let runtime = FakeRuntime {

@@ -119,6 +119,10 @@ async fn bad_requests_say_what_is_wrong() {
         // serde names a field of the wrong type by its position; what matters is that it is refused with a text.
         assert!(message.contains(text) || text == "cpuCount", "{body}: {message}");
     }
+    // Older SDKs say so in every create, asked or not.
+    let body = json!({"templateID": "base", "allow_internet_access": true});
+    let old = call(&router, Method::POST, "/sandboxes", &[], Some(body)).await;
+    assert_eq!(old.status, StatusCode::CREATED, "{}", old.body);
     for (method, path) in [
         (Method::POST, "/v3/templates"),
         (Method::GET, "/templates/aliases/x"),
@@ -199,6 +203,15 @@ async fn pausing_stops_the_clock_and_the_traffic() {
         call(&router, Method::POST, &pause, &[], None).await.status,
         StatusCode::CONFLICT
     );
+    let timeout = call(
+        &router,
+        Method::POST,
+        &format!("/sandboxes/{id}/timeout"),
+        &[],
+        Some(json!({"timeout": 9})),
+    )
+    .await;
+    assert_eq!(timeout.status, StatusCode::CONFLICT, "a paused sandbox has none");
     let to_envd = [("e2b-sandbox-id", id.as_str()), ("e2b-sandbox-port", "49983")];
     assert_eq!(
         call(&router, Method::GET, "/health", &to_envd, None).await.status,
