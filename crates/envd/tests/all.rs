@@ -19,5 +19,7 @@ mod output;
 mod pty;
 #[path = "all/start.rs"]
 mod start;
+#[path = "all/sudo.rs"]
+mod sudo;
 #[path = "all/tunnel.rs"]
 mod tunnel;

@@ -40,8 +40,6 @@ pub(crate) struct Program {
 
 /// Variables of the caller that stay.
 const KEPT: &[&str] = &["COLORTERM", "DISPLAY", "LANG", "LANGUAGE", "LS_COLORS", "TERM", "TZ"];
-/// Variables that mean something else to the command than to the caller.
-const OURS: &[&str] = &["SANDHOLD_SUDO_SOCKET"];
 
 /// What to run.
 ///
@@ -89,7 +87,7 @@ fn environment(grant: &Grant, request: &Request) -> BTreeMap<OsString, OsString>
         .env
         .iter()
         .filter_map(|pair| split(pair))
-        .filter(|(name, _)| keep(name) && !OURS.iter().any(|ours| *name == **ours))
+        .filter(|(name, _)| keep(name))
         .collect();
     let kept = |env: &BTreeMap<OsString, OsString>, name: &str| {
         env.contains_key(OsStr::new(name)) && !request.set_home && !request.login

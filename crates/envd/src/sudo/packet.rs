@@ -83,7 +83,9 @@ pub(crate) fn receive(socket: impl AsFd) -> rustix::io::Result<Option<Packet>> {
     let got = loop {
         let mut parts = [IoSliceMut::new(&mut bytes)];
         match rustix::net::recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
+            // One who hangs up with unread packets resets the connection; the kernel says so once, and then gives what
+            // they said before.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             got => break got?,
         }
     };
