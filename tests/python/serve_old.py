@@ -132,8 +132,8 @@ async def scenario(wanted: str) -> None:
         short = make(timeout=2)
         gone = until(lambda: not short.is_running(), 10, 0.2)
         check("a timeout ends the sandbox", gone)
-        equal("kill", sandbox.kill(), True)
-        equal("kill of nothing", sandbox.kill(), False)
+        # In 1.5.0 the method of an instance says nothing.
+        equal("kill", (sandbox.kill(), sandbox.kill()), (None, None) if old else (True, False))
         # Not by a command: 1.5.0 can read no refusal of the proxy, it breaks off with an error of its own.
         equal("a dead sandbox does not run", sandbox.is_running(), False)
 

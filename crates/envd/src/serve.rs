@@ -87,6 +87,7 @@ impl Server {
     }
 
     async fn answer(mut self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let has_body = !hyper::body::Body::is_end_stream(request.body());
         let mut response = if request.method() == Method::CONNECT {
             tunnel::open(request).await
         } else if !auth::is_open(request.method(), request.uri().path())
@@ -106,6 +107,11 @@ impl Server {
             }
         };
         response.headers_mut().insert(VERSION_HEADER, VERSION);
+        if has_body && (response.status().is_client_error() || response.status().is_server_error()) {
+            // A body that nobody read ends the connection: said beforehand, so that nobody sends the next request into it.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(http::header::CONNECTION, close);
+        }
         Ok(response)
     }
 }
