@@ -88,3 +88,18 @@ fn the_last_client_of_the_old_line() {
 fn e2bs_own_sdks() {
     run("e2b_sdk.py", &[], 4);
 }
+
+#[test]
+fn traffic_to_ports_through_serve() {
+    run("serve_traffic.py", &[], 4);
+}
+
+#[test]
+fn calls_and_keys_of_serve() {
+    run("serve_calls.py", &[], 4);
+}
+
+#[test]
+fn paused_sandboxes_outlive_serve() {
+    run("serve_paused.py", &[], 4);
+}
