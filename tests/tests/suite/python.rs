@@ -90,6 +90,11 @@ fn e2bs_own_sdks() {
 }
 
 #[test]
+fn sudo_as_people_use_it() {
+    run("sudo.py", &[], 3);
+}
+
+#[test]
 fn traffic_to_ports_through_serve() {
     run("serve_traffic.py", &[], 4);
 }

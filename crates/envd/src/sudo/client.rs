@@ -237,9 +237,6 @@ enum Event {
 
 impl Follower {
     async fn follow(mut self) -> Result<End, SudoError> {
-        if let Some(terminal) = &mut self.terminal {
-            terminal.take();
-        }
         loop {
             match self.event().await {
                 Event::Copied => {}
@@ -264,7 +261,7 @@ impl Follower {
             terminal,
             signals,
         } = self;
-        let waits = terminal.as_ref().is_some_and(|t| !t.is_raw());
+        let waits = terminal.as_ref().is_some_and(Terminal::waits);
         tokio::select! {
             said = socket.async_io(Interest::READABLE, |fd| Ok(packet::receive(fd)?)) => Event::Said(said),
             signal = any(signals) => Event::Signal(signal),
@@ -303,6 +300,10 @@ impl Follower {
             }
             kind::STOPPED => {
                 self.stop();
+                Ok(None)
+            }
+            kind::YES => {
+                self.terminal.iter_mut().for_each(Terminal::begin);
                 Ok(None)
             }
             kind::WARNING => {

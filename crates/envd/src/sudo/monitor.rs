@@ -54,7 +54,11 @@ fn run(grant: &Grant, socket: OwnedFd) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match start(grant, &socket, terminal, fds, &request) {
-            Ok(pid) => watch(socket, pid).await,
+            Ok(pid) => {
+                // From here on keys find the command where they are looked for.
+                let _ = packet::send(&socket, kind::YES, b"", &[]);
+                watch(socket, pid).await
+            }
             Err(said) => refuse(&socket, &said),
         }
     })

@@ -31,7 +31,7 @@ pub(crate) mod kind {
     pub(crate) const GO: u8 = b'g';
     /// To the monitor: a signal for the command's group.
     pub(crate) const SIGNAL: u8 = b's';
-    /// To the caller: yes.
+    /// To the caller: yes, it could be; or, the command runs.
     pub(crate) const YES: u8 = b'y';
     /// To the caller: no, and why.
     pub(crate) const REFUSED: u8 = b'x';

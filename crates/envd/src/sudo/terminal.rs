@@ -28,6 +28,9 @@ pub(crate) struct Terminal {
     raw: bool,
     /// What was typed and not yet taken.
     typed: Vec<u8>,
+    /// Whether the command runs. Until then nothing is copied: the caller's terminal is not ready for what it says, and
+    /// ^C would reach nobody.
+    begun: bool,
     /// Whether the command's side may still say something.
     open: bool,
 }
@@ -59,20 +62,27 @@ impl Terminal {
             saved,
             raw: false,
             typed: Vec::new(),
+            begun: false,
             open: true,
         };
         Ok((terminal, slave))
     }
 
-    /// Whether keys are taken as they come.
-    pub(crate) fn is_raw(&self) -> bool {
-        self.raw
+    /// Whether the command runs and its keys are still the shell's.
+    pub(crate) fn waits(&self) -> bool {
+        self.begun && !self.raw
+    }
+
+    /// The command runs, in the foreground of its terminal.
+    pub(crate) fn begin(&mut self) {
+        self.begun = true;
+        self.take();
     }
 
     /// Takes the keys as they come, if this job is in the foreground: ^C is the command's then.
     pub(crate) fn take(&mut self) {
         let foreground = tcgetpgrp(self.tty.get_ref()).is_ok_and(|group| group == rustix::process::getpgrp());
-        if self.raw || !foreground {
+        if self.raw || !self.begun || !foreground {
             return;
         }
         let mut raw = self.saved.clone();
@@ -99,6 +109,7 @@ impl Terminal {
     /// Copies once, whichever way there is something to copy.
     pub(crate) async fn copy(&mut self) {
         let listens = self.raw && self.typed.is_empty();
+        let hears = self.begun && self.open;
         tokio::select! {
             ready = self.tty.readable(), if listens => {
                 match ready {
@@ -122,7 +133,7 @@ impl Terminal {
                     Err(_) => self.typed.clear(),
                 }
             }
-            ready = self.master.readable(), if self.open => {
+            ready = self.master.readable(), if hears => {
                 match ready {
                     Ok(mut guard) => match said(guard.get_inner()) {
                         Ok(Some(bytes)) => show(&self.out, &bytes),
@@ -132,7 +143,7 @@ impl Terminal {
                     Err(_) => self.open = false,
                 }
             }
-            () = std::future::pending(), if !listens && self.typed.is_empty() && !self.open => {}
+            () = std::future::pending(), if !listens && self.typed.is_empty() && !hears => {}
         }
     }
 
