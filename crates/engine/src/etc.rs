@@ -42,8 +42,9 @@ user:x:1000:
 nogroup:x:65534:
 ";
 
+// Every command of an agent is a login shell, so this file is on its path: bash knows its user without a process.
 const PROFILE: &str = r#"# Login shells.
-if [ "$(id -u)" -eq 0 ]; then
+if [ "${EUID:-$(id -u)}" -eq 0 ]; then
     PATH="/opt/sandhold/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 else
     PATH="/opt/sandhold/bin:$HOME/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
