@@ -37,6 +37,7 @@ mod route;
 mod sandboxes;
 mod status;
 mod store;
+mod unread;
 mod usage;
 
 use std::{path::PathBuf, sync::Arc};
@@ -93,7 +94,7 @@ impl Gateway {
     ///
     /// `beside` is served on the same host, for requests that name no sandbox, and checks its callers itself.
     pub fn router_with_keys(&self, keys: Arc<Keys>, beside: Router) -> Router {
-        api::router(self.clone(), Access::Keys(keys), beside)
+        api::router(self.clone(), Access::Keys(keys), beside).layer(axum::middleware::from_fn(unread::finish))
     }
 
     /// Ends every sandbox and waits until all are gone. Paused ones that are kept stay for the next server.

@@ -48,3 +48,7 @@ pub const IDEMPOTENCY_KEYS: usize = 1024;
 pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(86_400);
 /// Length of an idempotency key.
 pub const IDEMPOTENCY_KEY_LEN: usize = 255;
+/// How much of a refused request's body is read and dropped, in bytes, so that its connection can be used again.
+pub const UNREAD_BODY: usize = 16 << 20;
+/// For how long.
+pub const UNREAD_TIME: Duration = Duration::from_secs(5);
