@@ -18,7 +18,7 @@ use crate::diagnose::Facts;
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
 use crate::launcher::message::{BUILD, Create, Hello, Phase, Status};
-use crate::limits::{BOOT_DEADLINE_S, BOOT_MESSAGE, STATUS};
+use crate::limits::{BOOT_DEADLINE_S, BOOT_MESSAGE, STATUS, shm_bytes};
 use crate::link::{Born, Link, LinkError};
 use crate::packet;
 use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Name};
@@ -419,6 +419,7 @@ impl Shared {
             gids: lease.gids,
             cgroup_files: self.cgroups.files(cgroup),
             disk_bytes: limits.disk_bytes,
+            shm_bytes: shm_bytes(limits.memory_bytes),
             inodes: limits.inodes,
             max_processes: self.cgroups.hierarchy("pids").is_none().then_some(limits.pids),
             max_file: self.cgroups.hierarchy("memory").is_none().then_some(limits.disk_bytes),

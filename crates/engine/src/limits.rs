@@ -18,11 +18,16 @@ pub const CPUS_MIN: f64 = 0.01;
 /// Most processors.
 pub const CPUS_MAX: f64 = 1024.0;
 /// Writable root of a sandbox that asks for none. It is a tmpfs, so what is written counts as memory too.
-pub const DISK_DEFAULT: u64 = 2 << 30;
+pub const DISK_DEFAULT: u64 = disk_max(MEMORY_DEFAULT);
 /// Least writable root.
 pub const DISK_MIN: u64 = 1 << 20;
 /// Most writable root.
 pub const DISK_MAX: u64 = 1 << 40;
+/// The largest writable root beside this much memory. A full disk must meet its own limit before that of memory: at the
+/// limit of memory the kernel kills, at that of the disk a program is told. The rest is for the inodes and for processes.
+pub const fn disk_max(memory: u64) -> u64 {
+    memory / 8 * 5
+}
 /// Files and folders of a sandbox that asks for none.
 pub const INODES_DEFAULT: u64 = 200_000;
 /// Least files and folders; the engine's own skeleton takes about a hundred.
@@ -38,8 +43,13 @@ pub const OPEN_FILES_MAX: u64 = 1 << 20;
 /// Sandboxes at once when the configuration names no number.
 pub const SANDBOXES_DEFAULT: usize = 1024;
 
-/// `/dev/shm` of a sandbox; what is in it counts as memory.
-pub(crate) const SHM_BYTES: u64 = 256 << 20;
+/// Most that `/dev/shm` of a sandbox holds; what is in it counts as memory.
+const SHM_MAX: u64 = 256 << 20;
+/// `/dev/shm` beside this much memory.
+pub(crate) const fn shm_bytes(memory: u64) -> u64 {
+    let share = memory / 8;
+    if share < SHM_MAX { share } else { SHM_MAX }
+}
 /// Terminals of one sandbox; without a limit one sandbox could take all that the machine has.
 pub(crate) const TERMINALS: u32 = 256;
 /// How much sooner than the host's own processes those of a sandbox are ended when the machine runs out of memory, in

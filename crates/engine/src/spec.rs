@@ -5,6 +5,7 @@ use sandhold_runtime::{Resources, RuntimeError, SandboxSpec};
 use crate::limits::{
     CPUS_MAX, CPUS_MIN, DISK_DEFAULT, DISK_MAX, DISK_MIN, INODES_DEFAULT, INODES_MAX, INODES_MIN, MEMORY_DEFAULT,
     MEMORY_MAX, MEMORY_MIN, NAME, OPEN_FILES_DEFAULT, OPEN_FILES_MAX, OPEN_FILES_MIN, PIDS_DEFAULT, PIDS_MAX, PIDS_MIN,
+    disk_max,
 };
 
 /// Limits with nothing left open.
@@ -53,17 +54,27 @@ impl Limits {
                 "cpus is {cpus}; allowed are {CPUS_MIN} to {CPUS_MAX}"
             )));
         }
+        let memory_bytes = whole(
+            "memory_bytes",
+            asked.memory_bytes,
+            defaults.memory_bytes,
+            MEMORY_MIN,
+            MEMORY_MAX,
+        )?;
+        let disk_most = disk_max(memory_bytes);
+        let disk_default = defaults.disk_bytes.min(disk_most);
+        let disk_bytes = whole("disk_bytes", asked.disk_bytes, disk_default, DISK_MIN, DISK_MAX)?;
+        if disk_bytes > disk_most {
+            return Err(RuntimeError::InvalidSpec(format!(
+                "disk_bytes is {disk_bytes}; at most {disk_most} go with {memory_bytes} memory_bytes, for files are kept in \
+                 memory: ask for more memory or less disk"
+            )));
+        }
         Ok(Self {
-            memory_bytes: whole(
-                "memory_bytes",
-                asked.memory_bytes,
-                defaults.memory_bytes,
-                MEMORY_MIN,
-                MEMORY_MAX,
-            )?,
+            memory_bytes,
             cpus,
             pids: whole("pids", asked.pids, defaults.pids, PIDS_MIN, PIDS_MAX)?,
-            disk_bytes: whole("disk_bytes", asked.disk_bytes, defaults.disk_bytes, DISK_MIN, DISK_MAX)?,
+            disk_bytes,
             inodes: whole("inodes", asked.inodes, defaults.inodes, INODES_MIN, INODES_MAX)?,
             open_files: whole(
                 "open_files",
@@ -137,6 +148,26 @@ mod tests {
                 ..Resources::default()
             };
             assert!(Limits::check(&asked, &Limits::default()).is_err(), "{cpus}");
+        }
+    }
+
+    #[test]
+    fn the_disk_leaves_memory_over() {
+        let check = |memory, disk| {
+            let asked = Resources {
+                memory_bytes: memory,
+                disk_bytes: disk,
+                ..Resources::default()
+            };
+            Limits::check(&asked, &Limits::default()).map(|limits| limits.disk_bytes)
+        };
+        assert_eq!(check(None, None).unwrap(), DISK_DEFAULT);
+        assert_eq!(check(Some(64 << 20), None).unwrap(), 40 << 20);
+        assert_eq!(check(Some(64 << 20), Some(40 << 20)).unwrap(), 40 << 20);
+        let said = check(Some(64 << 20), Some((40 << 20) + 1)).unwrap_err().to_string();
+        assert!(said.contains("disk_bytes is 41943041; at most 41943040"), "{said}");
+        for memory in [MEMORY_MIN, MEMORY_DEFAULT, MEMORY_MAX] {
+            assert!(disk_max(memory) + crate::limits::shm_bytes(memory) < memory, "{memory}");
         }
     }
 

@@ -57,7 +57,7 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Re
     let resources = Resources {
         cpus: asked.cpus.or(defaults.cpus),
         memory_bytes: asked.memory_bytes.or(defaults.memory_bytes),
-        disk_bytes: asked.disk_bytes.or(defaults.disk_bytes),
+        disk_bytes: asked.disk_bytes.or_else(|| default_disk(&defaults, asked.memory_bytes)),
         ..defaults
     };
     let public = request
@@ -86,6 +86,17 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Re
         auto_pause_memory: request.auto_pause_memory.unwrap_or(true),
         auto_resume: request.auto_resume.is_some_and(|r| r.enabled),
     })
+}
+
+/// The disk of a sandbox that was asked for with this much memory: never a larger share of it than by default, for a
+/// runtime may keep files in memory.
+fn default_disk(defaults: &Resources, memory: Option<u64>) -> Option<u64> {
+    let disk = defaults.disk_bytes?;
+    let (Some(memory), Some(usual)) = (memory, defaults.memory_bytes.filter(|usual| *usual > 0)) else {
+        return Some(disk);
+    };
+    let share = u128::from(disk) * u128::from(memory) / u128::from(usual);
+    Some(u64::try_from(share).unwrap_or(u64::MAX).min(disk))
 }
 
 /// Makes the sandbox of a recipe, for the first time or again.
@@ -258,5 +269,24 @@ mod tests {
         for bad in [0, -1, 101, i64::MIN, i64::MAX] {
             assert!(timeout(Some(bad), 15, 100).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn less_memory_brings_less_disk() {
+        let defaults = Resources {
+            memory_bytes: Some(2048),
+            disk_bytes: Some(1280),
+            ..Resources::default()
+        };
+        for (memory, disk) in [
+            (None, 1280),
+            (Some(2048), 1280),
+            (Some(4096), 1280),
+            (Some(256), 160),
+            (Some(0), 0),
+        ] {
+            assert_eq!(default_disk(&defaults, memory), Some(disk), "{memory:?}");
+        }
+        assert_eq!(default_disk(&Resources::default(), Some(5)), None);
     }
 }

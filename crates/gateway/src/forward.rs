@@ -142,7 +142,7 @@ impl Forwarder {
                 };
                 Response::from_parts(parts, body)
             }
-            Err(error) if self.sandboxes.get(id).is_none() => {
+            Err(error) if self.sandboxes.get(id).is_none() || says_ended(&error) => {
                 tracing::debug!(sandbox = %id, error = %crate::error::chain(&error), "ended while a request was under way");
                 refuse(StatusCode::BAD_GATEWAY, id, None, PROXY_NOT_FOUND)
             }
@@ -155,6 +155,14 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// Whether the runtime says that the sandbox has ended. It knows a moment before the list of sandboxes does.
+fn says_ended(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<sandhold_runtime::RuntimeError>())
+        .any(|cause| matches!(cause, sandhold_runtime::RuntimeError::Ended(_)))
 }
 
 /// Whether a request carries the token of the sandbox's daemon.
@@ -341,5 +349,21 @@ impl hyper::rt::Write for Wire {
         bufs: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runtime_may_say_that_a_sandbox_ended() {
+        use sandhold_runtime::RuntimeError;
+
+        let daemon = ConnectError::Daemon(RuntimeError::Ended("of memory".into()));
+        assert!(says_ended(&std::io::Error::other(daemon)));
+        let daemon = ConnectError::Daemon(RuntimeError::Exhausted("descriptors".into()));
+        assert!(!says_ended(&daemon));
+        assert!(!says_ended(&ConnectError::NoSandbox));
     }
 }

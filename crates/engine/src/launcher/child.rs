@@ -25,7 +25,7 @@ use super::create::Clock;
 use super::message::{At, Create, Failure, IdSource, Status, Step};
 use super::root::{self, attach, clone_tree, make_entry, new_fs, tmpfs};
 use super::setup::{CONTROL_FD, Launcher};
-use crate::limits::{LOCKED_BYTES, OOM_SCORE, QUEUE_BYTES, SHM_BYTES, TERMINALS, USER_ID};
+use crate::limits::{LOCKED_BYTES, OOM_SCORE, QUEUE_BYTES, TERMINALS, USER_ID};
 use crate::sys;
 use crate::template::FIXED;
 use crate::{cgroup, etc, packet};
@@ -250,7 +250,7 @@ fn mount_root(launcher: &Launcher, create: &Create, clock: &mut Clock) -> Result
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = new_fs("devpts", &pts_options, quiet).on(Step::Dev, "pts")?;
     attach(&pts, &dev, "pts").on(Step::Dev, "pts")?;
-    let shm_size = SHM_BYTES.to_string();
+    let shm_size = create.shm_bytes.to_string();
     let shm = tmpfs(&[("mode", "1777"), ("size", &shm_size), ("nr_inodes", &inodes)], safe).on(Step::Dev, "shm")?;
     attach(&shm, &dev, "shm").on(Step::Dev, "shm")?;
     clock.mark("dev");

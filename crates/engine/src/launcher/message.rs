@@ -72,6 +72,8 @@ pub(crate) struct Create {
     pub(crate) cgroup_files: Vec<CgroupFile>,
     /// Size of the root.
     pub(crate) disk_bytes: u64,
+    /// Size of `/dev/shm`.
+    pub(crate) shm_bytes: u64,
     /// Files of the root.
     pub(crate) inodes: u64,
     /// Processes, as a resource limit for want of a cgroup.

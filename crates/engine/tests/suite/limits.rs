@@ -24,6 +24,26 @@ async fn a_full_disk_is_enospc_and_does_not_break_the_sandbox() {
 }
 
 #[tokio::test]
+async fn files_meet_the_limit_of_the_disk_before_that_of_memory() {
+    let engine = engine().await;
+    let sandbox = sandbox_with(
+        &engine,
+        Resources {
+            memory_bytes: Some(128 * MIB),
+            ..Resources::default()
+        },
+    )
+    .await;
+    out(&*sandbox, USER, "head -c 50000000 /dev/zero > /tmp/fits && rm /tmp/fits").await;
+    // Both file systems that are kept in memory, to the brim.
+    for file in ["/tmp/big", "/dev/shm/big"] {
+        let (code, output) = sh(&*sandbox, USER, &format!("head -c 200000000 /dev/zero > {file}")).await;
+        assert!(code != 0 && output.contains("No space left"), "{file}: {code} {output}");
+    }
+    out(&*sandbox, USER, "rm /tmp/big && echo again > /tmp/small").await;
+}
+
+#[tokio::test]
 async fn files_are_counted() {
     let engine = engine().await;
     let sandbox = sandbox_with(
