@@ -30,8 +30,9 @@ pub struct Files {
 }
 
 /// Appends `$2` bytes of its standard input to `$1` and makes the folders above it. `head` ends by itself after that many
-/// bytes, so nothing has to close its input, which old daemons cannot.
+/// bytes, so nothing has to close its input, which old daemons cannot. A pipe or device could keep it waiting for ever.
 const APPEND: &str = r#"set -e
+if [ -e "$1" ] && [ ! -f "$1" ] && [ ! -d "$1" ]; then echo "it is not a regular file" >&2; exit 1; fi
 case "$1" in */*) mkdir -p -- "${1%/*}/" ;; esac
 if [ "$2" = 0 ]; then : >> "$1"; else head -c "$2" >> "$1"; fi"#;
 
@@ -63,7 +64,10 @@ impl Files {
         Err(match stderr.as_str() {
             text if answer::disk_is_full(text) => Error::NoSpace(message),
             text if text.contains("Permission denied") => Error::Server { status: 403, message },
-            text if text.contains("s a directory") || text.contains("ot a directory") => {
+            text if ["s a directory", "ot a directory", "not a regular file"]
+                .iter()
+                .any(|known| text.contains(known)) =>
+            {
                 Error::InvalidArgument(message)
             }
             _ => Error::Server { status: 500, message },

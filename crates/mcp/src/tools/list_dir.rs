@@ -1,5 +1,6 @@
 //! `list_dir`
 
+use sandhold_client::Error;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,7 +53,12 @@ impl Tool for ListDir {
             .files()
             .list(&p.path, depth, None)
             .await
-            .map_err(|e| target.error(&e))?;
+            .map_err(|e| match e {
+                Error::RateLimited(text) if text.contains("entries") => ToolError::new("too_many_entries", text)
+                    .hint("Use search_files with mode name and a pattern, or run_command with ls and head.")
+                    .within(target.id()),
+                e => target.error(&e),
+            })?;
         let total = listed.len();
         let (entries, truncated) = budget::rows(listed.into_iter().map(Entry::from).collect());
         let mut lines: Vec<String> = entries.iter().map(Entry::line).collect();

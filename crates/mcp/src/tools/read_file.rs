@@ -200,7 +200,7 @@ async fn large(target: &Target, path: &str, size: u64, offset: i64, limit: usize
             line += usize::from(part.ends_with(b"\n"));
         }
         if is_binary(&kept) {
-            return Err(ToolError::new("not_text", format!("{path} is binary data, {size} bytes")).within(target.id()));
+            return Err(large_binary(path, size).within(target.id()));
         }
         if line >= wanted_until || kept.len() > budget::ANSWER {
             break;
@@ -243,7 +243,7 @@ async fn tail(target: &Target, path: &str, size: u64, offset: i64, limit: usize)
         .await
         .map_err(|e| target.error(&e))?;
     if is_binary(&data) {
-        return Err(ToolError::new("not_text", format!("{path} is binary data, {size} bytes")).within(target.id()));
+        return Err(large_binary(path, size).within(target.id()));
     }
     // The first line of the range is most likely not whole.
     let begin = data.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
@@ -324,6 +324,12 @@ fn picture(data: &[u8]) -> Option<&'static str> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
         _ => None,
     }
+}
+
+/// Binary data that is too long for an answer, also as base64.
+fn large_binary(path: &str, size: u64) -> ToolError {
+    ToolError::new("not_text", format!("{path} is binary data, {size} bytes"))
+        .hint("Look at it with run_command (file, xxd | head), or cut a part out there.")
 }
 
 #[cfg(test)]

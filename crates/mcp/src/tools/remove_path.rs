@@ -88,12 +88,16 @@ async fn may_remove_folder(target: &Target, path: &str, recursive: bool) -> Resu
         .within(target.id()));
     }
     if !recursive {
-        let inside = files.list(path, 1, None).await.map_err(|e| target.error(&e))?.len();
-        if inside > 0 {
-            return Err(ToolError::new("not_empty", format!("{path} has {inside} entries"))
-                .hint("Set recursive to remove it with all that is in it.")
-                .within(target.id()));
-        }
+        let inside = match files.list(path, 1, None).await {
+            Ok(entries) if entries.is_empty() => return Ok(()),
+            Ok(entries) => format!("{path} has {} entries", entries.len()),
+            // More of them than a listing holds.
+            Err(Error::RateLimited(_)) => format!("{path} has a great many entries"),
+            Err(error) => return Err(target.error(&error)),
+        };
+        return Err(ToolError::new("not_empty", inside)
+            .hint("Set recursive to remove it with all that is in it.")
+            .within(target.id()));
     }
     Ok(())
 }

@@ -113,22 +113,26 @@ impl Tool for SearchFiles {
         let (matches, cut) = budget::rows(found.matches.into_iter().map(short).collect());
         let truncated = cut || found.truncated;
         let mut text = render(&matches);
-        if matches.is_empty() {
-            let _ = write!(text, "no match in {} files", found.files_searched);
-        }
-        if truncated {
-            let _ = write!(
-                text,
-                "[{} matches; there are more: narrow the pattern, path or glob]",
-                matches.len()
-            );
-        }
+        text.push_str(&summary(matches.len(), found.files_searched, truncated));
         let output = Output {
             matches,
             truncated,
             files_searched: found.files_searched,
         };
         Ok(Reply::new(output, text.trim_end()).within(target.id()))
+    }
+}
+
+/// The line below the matches. A search that was ended early may have found nothing yet.
+fn summary(matches: usize, files: u64, truncated: bool) -> String {
+    match (matches, truncated) {
+        (0, false) => format!("no match in {files} files"),
+        (0, true) => format!(
+            "[no match in the {files} files looked at so far; the search was ended before it had seen all: give a \
+             narrower path or glob]"
+        ),
+        (_, false) => String::new(),
+        (_, true) => format!("[{matches} matches; there may be more: narrow the pattern, path or glob]"),
     }
 }
 
@@ -164,6 +168,14 @@ fn render(matches: &[Match]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_search_that_ended_early_does_not_say_that_nothing_is_there() {
+        assert_eq!(summary(0, 3, false), "no match in 3 files");
+        assert!(summary(0, 3, true).contains("ended before it had seen all"));
+        assert!(summary(2, 3, true).starts_with("[2 matches; there may be more"));
+        assert_eq!(summary(2, 3, false), "");
+    }
 
     #[test]
     fn context_is_numbered() {
