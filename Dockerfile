@@ -12,10 +12,11 @@ COPY . .
 RUN cargo install --locked --path crates/cli --root /out
 
 FROM ${RUN_IMAGE} AS run
-# uidmap: without root, it gives each sandbox user ids of its own. A base that has all of it needs no network here.
+# uidmap gives each sandbox user ids of its own. Its programs come set-user-id, with which the kernel refuses them in a
+# container without CAP_SYS_ADMIN; with the two capabilities on their files it takes them. A base that has all of it needs no network here.
 RUN set -eu; \
     missing=; \
-    for package in ca-certificates curl git python3 uidmap; do \
+    for package in ca-certificates curl git libcap2-bin python3 uidmap; do \
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"; \
     done; \
     if [ -n "$missing" ]; then \
@@ -23,7 +24,11 @@ RUN set -eu; \
         DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing; \
         rm -rf /var/lib/apt/lists/*; \
     fi; \
+    chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap; \
+    setcap cap_setuid+ep /usr/bin/newuidmap; \
+    setcap cap_setgid+ep /usr/bin/newgidmap; \
     useradd --create-home --uid 1000 --shell /usr/sbin/nologin sandhold; \
+    install -d -o sandhold -g sandhold /home/sandhold/.local /home/sandhold/.local/state; \
     echo 'sandhold:100000:1048576' | tee /etc/subuid > /etc/subgid
 COPY --from=build /out/bin/sandhold /out/bin/sandhold-envd /usr/local/bin/
 LABEL io.modelcontextprotocol.server.name="io.github.sandhold/sandhold" \

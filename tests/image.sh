@@ -37,7 +37,7 @@ if [ -z "$base" ]; then
   fi
   base=$work/base.tar
   # A mirror may be some days old.
-  mmdebstrap --quiet --variant=minbase --include=ca-certificates,curl,git,python3,uidmap \
+  mmdebstrap --quiet --variant=minbase --include=ca-certificates,curl,git,libcap2-bin,python3,uidmap \
     --aptopt='Acquire::Check-Valid-Until "false"' stable "$base" 2>"$work/mmdebstrap.log" || {
     cat "$work/mmdebstrap.log"
     exit 1
@@ -71,11 +71,9 @@ if ! said=$(run --entrypoint /usr/bin/id localhost/sandhold); then
   exit "$failed"
 fi
 check "the image's user is not root" 'uid=1000\(sandhold\)' "$said"
-check "without flags doctor says what is missing" '(problem|cannot|FAIL|no )' "$(run localhost/sandhold doctor || true)"
-check "doctor, with the flags" . "$(run "${level[@]}" localhost/sandhold doctor || true)"
-run "${level[@]}" localhost/sandhold doctor || failed=1
+check "doctor, with the flags" 'Sandboxes work' "$(run "${level[@]}" localhost/sandhold doctor || true)"
 check "a command in a sandbox" 'uid=1000\(user\)' "$(run "${level[@]}" localhost/sandhold run -- id || true)"
 check "the programs of the image are the sandbox's" 'git version' "$(run "${level[@]}" localhost/sandhold run -- git --version || true)"
-check "sudo" 'uid=0\(root\)|there is no root here' "$(run "${level[@]}" localhost/sandhold run -- sudo id || true)"
+check "sudo: the sandbox has ids of its own" 'uid=0\(root\)' "$(run "${level[@]}" localhost/sandhold run -- sudo id || true)"
 check "the image's own files are not" 'No such file' "$(run "${level[@]}" localhost/sandhold run -- ls /home/sandhold || true)"
 exit "$failed"
