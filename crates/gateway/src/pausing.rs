@@ -39,17 +39,19 @@ impl Sandboxes {
             // Says why the engine cannot.
             runtime.freeze().await?;
         }
-        if self.config.keep_paused || !freeze {
+        let keep = self.config.keep_paused || !freeze;
+        if keep {
             let token = entry.recipe.token.as_deref();
             self.archives.save(&entry.id, &*runtime, token).await.map_err(|error| {
                 let refusal = refuse_archive(&entry.id, "could not be kept", &error);
                 entry.events.note(Event::warning("pause failed", chain(&error)));
                 refusal
             })?;
-        }
-        if let Err(refusal) = self.remember(entry).await {
-            self.archives.remove(&entry.id).await;
-            return Err(refusal);
+            entry.set_kept(true);
+            if let Err(refusal) = self.remember(entry).await {
+                self.unkeep(entry).await;
+                return Err(refusal);
+            }
         }
         if freeze {
             if let Err(error) = runtime.freeze().await {
@@ -64,18 +66,18 @@ impl Sandboxes {
                 .events
                 .note(Event::new("paused", "paused as its files, its processes ended"));
         }
-        entry.set_kept(self.config.keep_paused || !freeze);
         self.totals.paused.fetch_add(1, Ordering::Relaxed);
         entry.show(&mut state, State::Paused);
         Ok(true)
     }
 
-    /// Writes into the registry how the sandbox is made again.
+    /// Writes into the registry how the sandbox is made again, or that its files are of no use to another server.
     async fn remember(&self, entry: &Entry) -> Result<(), Refusal> {
-        if !self.config.keep_paused {
-            return Ok(());
-        }
-        let recipe = serde_json::to_string(&entry.recipe).map_err(|e| Refusal::internal(e.to_string()))?;
+        let recipe = if self.config.keep_paused {
+            serde_json::to_string(&entry.recipe).map_err(|e| Refusal::internal(e.to_string()))?
+        } else {
+            String::new()
+        };
         if self.store.paused(&entry.id, recipe).await {
             Ok(())
         } else {
@@ -88,8 +90,11 @@ impl Sandboxes {
 
     /// The sandbox runs: what was kept is of no use any more, and it would be wrong to go back to it.
     async fn unkeep(&self, entry: &Entry) {
+        if !entry.is_kept() {
+            return;
+        }
         entry.set_kept(false);
-        if self.config.keep_paused && !self.store.resumed(&entry.id).await {
+        if !self.store.resumed(&entry.id).await {
             tracing::warn!(sandbox = %entry.id, "the registry still holds it as paused");
         }
         self.archives.remove(&entry.id).await;

@@ -132,7 +132,8 @@ impl Store {
         });
     }
 
-    /// Notes that a sandbox can be made again from `recipe` and its files. False if it could not be written.
+    /// Notes that a sandbox can be made again from `recipe` and its files; with an empty one by this server alone. False if
+    /// it could not be written.
     pub(crate) async fn paused(&self, id: &str, recipe: String) -> bool {
         let (answer, wait) = oneshot::channel();
         let id = id.into();
@@ -202,8 +203,8 @@ fn prepare(file: &Path, server: &str, adopt: bool) -> rusqlite::Result<(Connecti
     let mut found = Found::default();
     for gone in servers.iter().filter(|s| *s == server || !is_alive(s)) {
         work.execute(
-            "UPDATE sandboxes SET ended_at = ?1, end_reason = 'with the server that held it' \
-             WHERE server = ?2 AND ended_at IS NULL AND paused IS NULL",
+            "UPDATE sandboxes SET ended_at = ?1, end_reason = 'with the server that held it', paused = NULL \
+             WHERE server = ?2 AND ended_at IS NULL AND coalesce(paused, '') = ''",
             params![now, gone],
         )?;
         if adopt {
@@ -349,9 +350,9 @@ mod tests {
     async fn a_paused_sandbox_passes_to_the_next_server_that_keeps_them() {
         let home = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(home.path(), true).unwrap();
-        for id in ["ipaused", "iresumed"] {
+        for (id, recipe) in [("ipaused", "recipe"), ("iresumed", "recipe"), ("iown", "")] {
             store.started(id, Owner::LOCAL, "base", "{}".into(), SystemTime::now());
-            assert!(store.paused(id, "recipe".into()).await);
+            assert!(store.paused(id, recipe.into()).await);
         }
         assert!(store.resumed("iresumed").await);
         assert!(!store.paused("iunknown", "recipe".into()).await);
@@ -359,15 +360,18 @@ mod tests {
             &home.path().join("sandboxes.db").metadata().unwrap().permissions(),
         );
         assert_eq!(mode & 0o777, 0o600);
-        abandon(home.path(), "ipaused");
-        abandon(home.path(), "iresumed");
+        for id in ["ipaused", "iresumed", "iown"] {
+            abandon(home.path(), id);
+        }
 
         let (other, found) = Store::open(home.path(), false).unwrap();
         assert_eq!(
             (found.kept.len(), found.paused.as_slice()),
             (0, &["ipaused".to_owned()][..])
         );
-        assert!(other.end_reason("iresumed", Owner::LOCAL).await.is_some());
+        for id in ["iresumed", "iown"] {
+            assert!(other.end_reason(id, Owner::LOCAL).await.is_some(), "{id}");
+        }
         let (_, found) = Store::open(home.path(), true).unwrap();
         let kept: Vec<_> = found.kept.iter().map(|k| (k.id.as_str(), k.recipe.as_str())).collect();
         assert_eq!(kept, [("ipaused", "recipe")]);
