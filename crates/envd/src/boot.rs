@@ -119,6 +119,8 @@ fn run() -> Result<(), BootError> {
             .start()
             .map_err(|e| BootError::System("it cannot listen for ended processes", e))?;
         answer(&control, &state)?;
+        // The one blocking thread that is always there, see BLOCKING_IDLE. The host need not wait for it.
+        tokio::task::spawn_blocking(|| ());
         connections::accept(control, Arc::clone(&state))
             .await
             .map_err(|e| BootError::System("the control socket failed", e))

@@ -14,8 +14,9 @@ pub(crate) const OUTPUT_AFTER_KILL: usize = 1 << 20;
 pub(crate) const ENDED_PROCESSES: usize = 1024;
 /// Threads for blocking file operations.
 pub(crate) const BLOCKING_THREADS: usize = 8;
-/// How long an unused blocking thread stays.
-pub(crate) const BLOCKING_IDLE: Duration = Duration::from_secs(2);
+/// How long an unused blocking thread stays. For good: when the sandbox has no process left to give, such as under a fork
+/// bomb, no new thread starts, and without any the daemon could answer no request about files.
+pub(crate) const BLOCKING_IDLE: Duration = Duration::from_secs(u32::MAX as u64);
 /// Stack of a blocking thread.
 pub(crate) const THREAD_STACK: usize = 512 << 10;
 /// Connections that are served at once.

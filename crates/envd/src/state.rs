@@ -10,6 +10,7 @@ use crate::metrics::LastLook;
 use crate::process::Table;
 use crate::reap::Reaper;
 use crate::sys::Spawner;
+use crate::users::{self, User};
 
 /// The daemon's state, shared by all handlers.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct State {
     pub(crate) access_token: Option<String>,
     /// The user of requests that name none.
     pub(crate) default_user: String,
+    /// The default user and root as they were at the start.
+    known_users: Vec<User>,
     /// Where relative paths start; none: the user's home.
     pub(crate) workdir: Option<String>,
     /// Largest number of processes at once.
@@ -56,6 +59,10 @@ impl State {
         envs.extend(spec.envs);
         Self {
             access_token: spec.access_token,
+            known_users: [spec.default_user.as_str(), "root"]
+                .into_iter()
+                .filter_map(|name| users::lookup(name).ok())
+                .collect(),
             default_user: spec.default_user,
             workdir: spec.workdir,
             max_processes: spec.max_processes.try_into().unwrap_or(usize::MAX),
@@ -73,8 +80,29 @@ impl State {
         }
     }
 
+    /// The default user or root, as the account files described them at the start.
+    pub(crate) fn known_user(&self, name: &str) -> Option<&User> {
+        self.known_users.iter().find(|user| user.name == name)
+    }
+
     /// The environment of every process: the sandbox's own variables and those of the create request.
     pub(crate) fn envs(&self) -> BTreeMap<String, String> {
         self.envs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_of_the_start_are_kept() {
+        let state = State::new(BootSpec {
+            default_user: "nobody-of-this-name".into(),
+            ..BootSpec::default()
+        });
+        assert_eq!(state.known_user("root").map(|user| user.uid), Some(0));
+        assert_eq!(state.known_user("nobody-of-this-name"), None);
+        assert_eq!(state.known_user("daemon"), None, "no other is kept");
     }
 }

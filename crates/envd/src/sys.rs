@@ -17,8 +17,9 @@ use tokio::io::unix::AsyncFd;
 
 /// Stack of a child between clone and exec. The path down to `execve` is shallow.
 const CHILD_STACK: usize = 64 << 10;
-/// `oom_score_adj` of every process: they go before the daemon does.
-const OOM_SCORE: &[u8] = b"100";
+/// How much more the `oom_score_adj` of every process is than the daemon's: they go before the daemon does, even those
+/// that hold memory which the kernel does not count as theirs, such as files in a tmpfs.
+const OOM_SCORE_ABOVE: i32 = 500;
 
 /// What to execute and how.
 #[derive(Debug)]
@@ -73,6 +74,8 @@ pub(crate) struct Spawner {
     stack: Box<[MaybeUninit<u128>]>,
     signals: Vec<c_int>,
     nofile: Rlimit,
+    /// The `oom_score_adj` of children.
+    oom_score: String,
 }
 
 impl Spawner {
@@ -83,6 +86,7 @@ impl Spawner {
             stack,
             signals: not_default(),
             nofile,
+            oom_score: oom_score(),
         }
     }
 
@@ -120,10 +124,14 @@ impl Spawner {
                 error: errno.into(),
             });
         }
-        Pid::from_raw(pid).filter(|_| pid > 0).ok_or(SpawnError {
+        // The check comes first: a negative number is none that `from_raw` takes.
+        let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or(SpawnError {
             step: Step::Clone,
             error,
-        })
+        })?;
+        // A kindness to the daemon, not worth a failed start; the process may have ended already.
+        let _ = write_oom_score(pid, &self.oom_score);
+        Ok(pid)
     }
 }
 
@@ -165,8 +173,7 @@ impl Child<'_> {
         if job.terminal {
             rustix::process::ioctl_tiocsctty(stdin).map_err(at(Step::Terminal))?;
         }
-        // Both are kindnesses to the daemon and to programs that use select(); neither is worth a failed start.
-        let _ = write_oom_score();
+        // A kindness to programs that use select(), not worth a failed start.
         let _ = rustix::process::setrlimit(Resource::Nofile, self.nofile);
         if let Some((uid, gid, groups)) = job.ids {
             // Calls of the thread, not of libc's "all threads": the other threads belong to the daemon.
@@ -201,14 +208,17 @@ impl Child<'_> {
     }
 }
 
-fn write_oom_score() -> rustix::io::Result<()> {
-    let file = rustix::fs::open(
-        c"/proc/self/oom_score_adj",
-        OFlags::WRONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    rustix::io::write(&file, OOM_SCORE)?;
-    Ok(())
+/// The score of children. One below the daemon's own would be refused: only root of the host may lower it.
+fn oom_score() -> String {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
+    let own: i32 = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    (own.max(0) + OOM_SCORE_ABOVE).min(1000).to_string()
+}
+
+/// The daemon writes it: a child's own `/proc/self` is closed to it before it executes, as the daemon's is, whose memory
+/// it borrows.
+fn write_oom_score(pid: Pid, score: &str) -> io::Result<()> {
+    std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_pid()), score)
 }
 
 /// Signals that a child must set back to their default: those that are ignored are so in the program too, and a handler
@@ -368,11 +378,16 @@ mod tests {
 
     #[test]
     fn a_child_gets_what_the_job_says() {
-        let script =
-            "echo $0 $A $PWD; ps -o pid=,sid= -p $$ 2>/dev/null | tr -s ' '; trap; cat /proc/self/oom_score_adj";
+        let script = "echo $0 $A $PWD; ps -o pid=,sid= -p $$ 2>/dev/null | tr -s ' '; trap";
         let (pid, text) = start(&["/nowhere/sh", "/bin/sh"], &["name", "-c", script], c"/tmp").unwrap();
         assert!(text.starts_with("name b /tmp\n"), "{text}");
-        assert!(text.ends_with("100\n"), "{text}");
+        // It has ended, but nobody has reaped it.
+        let score = |process: &str| -> i32 {
+            let text = std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).unwrap();
+            text.trim().parse().unwrap()
+        };
+        let (theirs, own) = (score(&pid.as_raw_pid().to_string()), score("self"));
+        assert!(theirs > own || own == 1000, "{theirs} is not above the daemon's {own}");
         let stat = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
             .unwrap()
             .unwrap();
