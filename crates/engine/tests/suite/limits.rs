@@ -34,7 +34,12 @@ async fn files_meet_the_limit_of_the_disk_before_that_of_memory() {
         },
     )
     .await;
-    out(&*sandbox, USER, "head -c 50000000 /dev/zero > /tmp/fits && rm /tmp/fits").await;
+    out(
+        &*sandbox,
+        USER,
+        "head -c 50000000 /dev/zero > /tmp/fits && rm /tmp/fits",
+    )
+    .await;
     // Both file systems that are kept in memory, to the brim.
     for file in ["/tmp/big", "/dev/shm/big"] {
         let (code, output) = sh(&*sandbox, USER, &format!("head -c 200000000 /dev/zero > {file}")).await;

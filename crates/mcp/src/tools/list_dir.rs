@@ -49,16 +49,12 @@ impl Tool for ListDir {
         let depth = limits::between("depth", p.depth.unwrap_or(1), 1, limits::DEPTH)?;
         let target = call.target(p.sandbox_id.as_deref()).await?;
         let depth = u32::try_from(depth).unwrap_or(1);
-        let listed = target
-            .files()
-            .list(&p.path, depth, None)
-            .await
-            .map_err(|e| match e {
-                Error::RateLimited(text) if text.contains("entries") => ToolError::new("too_many_entries", text)
-                    .hint("Use search_files with mode name and a pattern, or run_command with ls and head.")
-                    .within(target.id()),
-                e => target.error(&e),
-            })?;
+        let listed = target.files().list(&p.path, depth, None).await.map_err(|e| match e {
+            Error::RateLimited(text) if text.contains("entries") => ToolError::new("too_many_entries", text)
+                .hint("Use search_files with mode name and a pattern, or run_command with ls and head.")
+                .within(target.id()),
+            e => target.error(&e),
+        })?;
         let total = listed.len();
         let (entries, truncated) = budget::rows(listed.into_iter().map(Entry::from).collect());
         let mut lines: Vec<String> = entries.iter().map(Entry::line).collect();
