@@ -26,6 +26,7 @@ mod state;
 mod sudo;
 mod sys;
 mod tunnel;
+mod unread;
 mod users;
 
 pub use boot::main;

@@ -59,5 +59,9 @@ pub(crate) const SUDO_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const SUDO_GRACE: Duration = Duration::from_secs(1);
 /// Bytes that are copied at once between two terminals.
 pub(crate) const SUDO_COPY: usize = 16 << 10;
+/// Bytes of a body that are read although its request was refused.
+pub(crate) const REFUSED_BODY: usize = 64 << 10;
+/// How long they are waited for.
+pub(crate) const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// Processes of a session that are looked at to see whether one waits for input.
 pub(crate) const AWAITING_SCAN: usize = 4096;

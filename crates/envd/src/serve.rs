@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,6 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use connectrpc::{ConnectRpcService, Limits};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -20,9 +22,10 @@ use tower::{Service, ServiceExt};
 
 use crate::auth::{self, Token};
 use crate::error::{HttpError, json};
-use crate::limits::REQUEST_HEAD;
+use crate::limits::{REFUSED_BODY, REFUSED_WAIT, REQUEST_HEAD};
 use crate::process::{self, awaiting};
 use crate::state::State;
+use crate::unread::Watched;
 use crate::{archive, files, filesystem, metrics, search, tunnel};
 
 /// Names the daemon's version in every answer.
@@ -86,13 +89,19 @@ impl Server {
         let _ = connection.await;
     }
 
-    async fn answer(mut self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let has_body = !hyper::body::Body::is_end_stream(request.body());
-        let mut response = if request.method() == Method::CONNECT {
-            tunnel::open(request).await
-        } else if !auth::is_open(request.method(), request.uri().path())
+    async fn answer(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        if request.method() == Method::CONNECT {
+            return Ok(with_version(tunnel::open(request).await));
+        }
+        let (head, body) = request.into_parts();
+        let (body, unread) = Watched::new(body);
+        let mut request = Request::from_parts(head, body);
+        let mut response = if !auth::is_open(request.method(), request.uri().path())
             && auth::token(&self.state, request.headers()) != Token::Right
         {
+            // A short body is read in vain, which keeps the connection.
+            let body = Limited::new(request.into_body(), REFUSED_BODY).collect();
+            let _ = tokio::time::timeout(REFUSED_WAIT, body).await;
             HttpError::unauthorized(UNAUTHORIZED).into_response()
         } else if is_rpc(request.uri().path()) {
             drop_empty_timeout(&mut request);
@@ -106,14 +115,20 @@ impl Server {
                 Err(never) => match never {},
             }
         };
-        response.headers_mut().insert(VERSION_HEADER, VERSION);
-        if has_body && (response.status().is_client_error() || response.status().is_server_error()) {
-            // A body that nobody read ends the connection: said beforehand, so that nobody sends the next request into it.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(http::header::CONNECTION, close);
+        let refused = response.status().is_client_error() || response.status().is_server_error();
+        if refused && unread.load(Ordering::Acquire) {
+            // Said beforehand, so that nobody sends the next request into a connection that ends.
+            response
+                .headers_mut()
+                .insert(http::header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response)
+        Ok(with_version(response))
     }
+}
+
+fn with_version(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(VERSION_HEADER, VERSION);
+    response
 }
 
 fn is_rpc(path: &str) -> bool {
