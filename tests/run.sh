@@ -80,6 +80,9 @@ command -v dpkg-query >/dev/null && debian_packages
 mkdir -p "$cache"
 venv venv
 venv venv-v1
+venv venv-e2b-2.45.1
+venv venv-e2b-2.0.0
+venv venv-e2b-1.5.0
 node_modules
 [ "$(id -u)" = 0 ] && users
 
@@ -156,7 +159,7 @@ if [ "$(id -u)" = 0 ]; then
     ln -s "$cache" "$kit/cache"
   else
     mkdir "$kit/cache"
-    cp -a "$cache/venv" "$cache/venv-v1" "$cache/node" "$kit/cache/"
+    cp -a "$cache"/venv* "$cache/node" "$kit/cache/"
   fi
   chmod -R go+rX "$kit"
   as_user sandhold-test

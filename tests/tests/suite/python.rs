@@ -108,3 +108,33 @@ fn calls_and_keys_of_serve() {
 fn paused_sandboxes_outlive_serve() {
     run("serve_paused.py", &[], 4);
 }
+
+#[test]
+fn e2b_2_63_synchronous() {
+    run("sdk_sync.py", &["2.63.0"], 3);
+}
+
+#[test]
+fn e2b_2_63_asynchronous() {
+    run("sdk_async.py", &[], 3);
+}
+
+#[test]
+fn e2b_2_45() {
+    run_in("venv-e2b-2.45.1", "sdk_sync.py", &["2.45.1"], 3);
+}
+
+#[test]
+fn e2b_2_0_by_domain() {
+    run_in("venv-e2b-2.0.0", "sdk_sync.py", &["2.0.0"], 3);
+}
+
+#[test]
+fn e2b_1_5_by_domain() {
+    run_in("venv-e2b-1.5.0", "sdk_sync.py", &["1.5.0"], 3);
+}
+
+#[test]
+fn e2b_for_javascript() {
+    run("sdk_node.py", &[], 3);
+}

@@ -1,0 +1,58 @@
+"""E2B's SDK documentation, "Git": `sandbox.git`, which runs git inside the sandbox. Repositories are all local."""
+
+from kit import check, equal
+from sdk_kit import World, raises
+
+
+def checks(world: World) -> None:
+    from e2b import GitUpstreamException
+
+    git, files = world.sandbox.git, world.sandbox.files
+    git.configure_user("Suite", "suite@example.com")
+    equal("git.configure_user, get_config", (git.get_config("user.name"), git.get_config("user.email")), ("Suite", "suite@example.com"))
+    git.init("hub.git", bare=True, initial_branch="main")
+    check("git.init: bare", files.exists("hub.git/HEAD"))
+    git.clone("/home/user/hub.git", path="work")
+    equal("git.remote_get", git.remote_get("work", "origin"), "/home/user/hub.git")
+    equal("git.remote_get: none", git.remote_get("work", "other"), None)
+    files.write("work/a.txt", "one\n")
+    status = git.status("work")
+    equal("git.status: untracked", [(entry.name, entry.status, entry.staged) for entry in status.file_status], [("a.txt", "untracked", False)])
+    git.add("work")
+    equal("git.status: staged", [(entry.name, entry.status, entry.staged) for entry in git.status("work").file_status], [("a.txt", "added", True)])
+    git.commit("work", "first", author_name="Another", author_email="another@example.com")
+    equal("git.commit: its author", world.sandbox.commands.run("git -C work log -1 --format='%an <%ae> %s'").stdout, "Another <another@example.com> first\n")
+    check("git.status: clean", git.status("work").is_clean)
+    git.push("work", remote="origin", branch="main")
+    equal("git.push", world.sandbox.commands.run("git -C hub.git log --format=%s main").stdout, "first\n")
+    status = git.status("work")
+    equal("git.status: branch and upstream", (status.current_branch, status.upstream, status.ahead, status.behind), ("main", "origin/main", 0, 0))
+    git.create_branch("work", "topic")
+    branches = git.branches("work")
+    equal("git.create_branch, branches", (sorted(branches.branches), branches.current_branch), (["main", "topic"], "topic"))
+    files.write("work/a.txt", "two\n")
+    git.add("work", files=["a.txt"])
+    git.restore("work", paths=["a.txt"], staged=True)
+    equal("git.restore: unstaged", [entry.staged for entry in git.status("work").file_status], [False])
+    git.restore("work", paths=["a.txt"])
+    equal("git.restore", files.read("work/a.txt"), "one\n")
+    git.commit("work", "second", allow_empty=True)
+    git.reset("work", mode="hard", target="HEAD~1")
+    equal("git.reset", world.sandbox.commands.run("git -C work log --format=%s").stdout, "first\n")
+    raises("git.push: no upstream", GitUpstreamException, lambda: git.push("work", set_upstream=False))
+    git.checkout_branch("work", "main")
+    git.delete_branch("work", "topic")
+    equal("git.checkout_branch, delete_branch", git.branches("work").branches, ["main"])
+    git.clone("/home/user/hub.git", path="other", branch="main", depth=1)
+    files.write("work/b.txt", "b")
+    git.add("work")
+    git.commit("work", "third")
+    equal("git.status: ahead", git.status("work").ahead, 1)
+    git.push("work")
+    git.pull("other")
+    equal("git.pull", files.read("other/b.txt"), "b")
+    git.remote_add("other", "spare", "https://example.com/x.git")
+    git.remote_add("other", "spare", "https://example.com/y.git", overwrite=True)
+    equal("git.remote_add: overwrite", git.remote_get("other", "spare"), "https://example.com/y.git")
+    git.set_config("pull.rebase", "true", scope="local", path="other")
+    equal("git.set_config: local", git.get_config("pull.rebase", scope="local", path="other"), "true")
