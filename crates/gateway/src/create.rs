@@ -223,10 +223,14 @@ fn check_answer(answer: &[u8]) -> Result<(), Refusal> {
             ready.version
         )));
     }
-    for warning in &ready.warnings {
-        tracing::warn!(%warning, "the sandbox's daemon warns");
-    }
     Ok(())
+}
+
+/// What a sandbox's daemon said at its start that its user should know.
+pub(crate) fn boot_warnings(runtime: &dyn RuntimeSandbox) -> Vec<String> {
+    serde_json::from_slice(runtime.boot_answer())
+        .map(|ready: BootReady| ready.warnings)
+        .unwrap_or_default()
 }
 
 fn new_id() -> Result<String, Refusal> {

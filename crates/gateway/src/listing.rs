@@ -18,6 +18,7 @@ use sandhold_wire::{
 };
 
 use crate::{
+    create::boot_warnings,
     entry::Entry,
     error::Refusal,
     events::Event,
@@ -35,7 +36,10 @@ pub(crate) async fn detail(
     Path(id): Path<String>,
 ) -> Result<Json<SandboxDetail>, Refusal> {
     let entry = sandboxes.find(&id, owner).await?;
-    let isolation = sandboxes.info().isolation;
+    let mut isolation = sandboxes.info().isolation;
+    isolation
+        .warnings
+        .extend(entry.runtime().map(|r| boot_warnings(&*r)).unwrap_or_default());
     Ok(Json(SandboxDetail {
         listed: listed(&entry),
         envd_access_token: entry.recipe.token.clone(),

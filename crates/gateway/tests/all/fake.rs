@@ -89,7 +89,9 @@ impl Runtime for FakeRuntime {
             return Err(RuntimeError::UnknownTemplate(spec.template));
         }
         Ok(Arc::new(FakeSandbox {
-            answer: serde_json::json!({"version": self.version}).to_string().into_bytes(),
+            answer: serde_json::json!({"version": self.version, "warnings": ["missing programs: curl"]})
+                .to_string()
+                .into_bytes(),
             ended: watch::Sender::new(false),
             tasks: Mutex::default(),
             killed: self.killed.clone(),

@@ -64,6 +64,7 @@ async fn a_sandbox_is_made_found_and_ended() {
     assert_eq!(detail.body["state"], "running");
     assert_eq!(detail.body["metadata"], json!({"k 1": "v&2"}));
     assert_eq!(detail.body["isolation"]["level"], "fake");
+    assert_eq!(detail.body["isolation"]["warnings"], json!(["missing programs: curl"]));
 
     let killed = call(&router, Method::DELETE, &format!("/sandboxes/{id}"), &[], None).await;
     assert_eq!(killed.status, StatusCode::NO_CONTENT);
