@@ -139,7 +139,7 @@ impl Filesystem for Service {
             include_entry: request.include_entry,
             allow_network_mounts: request.allow_network_mounts,
         };
-        let stream = watch::stream(options, keepalive(ctx.headers())).await?;
+        let stream = watch::stream(options, keepalive(ctx.headers()), ctx.deadline()).await?;
         // Proxies must not hold events back to fill a buffer.
         Ok(Response::<ServiceStream<WatchDirResponse>>::new(stream).with_header("x-accel-buffering", "no"))
     }

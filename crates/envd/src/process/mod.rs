@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal};
 use sandhold_wire::proto::process::ProcessConfig;
 
 pub(crate) use service::Service;
+pub(crate) use stream::DEADLINE_EXCEEDED;
 pub(crate) use table::Table;
 
 use hub::Hub;

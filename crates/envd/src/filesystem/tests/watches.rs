@@ -196,6 +196,23 @@ async fn silence_is_broken_by_keepalives() {
 }
 
 #[tokio::test]
+async fn the_clients_deadline_ends_a_watch() {
+    let folder = tempfile::tempdir().unwrap();
+    let headers = [("connect-timeout-ms", "300")];
+    let begun = std::time::Instant::now();
+    let mut stream = Stream::open(&Client::new(), watch(folder.path(), false), &headers).await;
+    assert_eq!(stream.next().await, json!({"start": {}}));
+    let end = loop {
+        let message = stream.next().await;
+        if message.get("keepalive").is_none() {
+            break message;
+        }
+    };
+    assert_eq!(end["error"]["code"], "deadline_exceeded", "{end}");
+    assert!(begun.elapsed() >= Duration::from_millis(290));
+}
+
+#[tokio::test]
 async fn what_is_no_folder_is_not_watched() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use connectrpc::{ConnectError, ServiceStream};
 use futures::stream;
@@ -19,6 +19,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::error::{FsError, Kind, blocking};
 use super::{entry, mounts};
+use crate::process::DEADLINE_EXCEEDED;
 use crate::users::Names;
 use tree::{Change, Tree};
 
@@ -140,8 +141,13 @@ fn event(root: &Path, change: Change, include_entry: bool, names: &Names) -> Fil
     }
 }
 
-/// The events of a watch as a stream: a start event first, and after every `keepalive` of silence a sign of life.
-pub(crate) async fn stream(options: Options, keepalive: Duration) -> Result<ServiceStream<WatchDirResponse>, FsError> {
+/// The events of a watch as a stream: a start event first, and after every `keepalive` of silence a sign of life. It ends
+/// at `deadline`.
+pub(crate) async fn stream(
+    options: Options,
+    keepalive: Duration,
+    deadline: Option<Instant>,
+) -> Result<ServiceStream<WatchDirResponse>, FsError> {
     struct Feed {
         watch: Watch,
         waiting: VecDeque<watch_dir_response::Event>,
@@ -159,12 +165,20 @@ pub(crate) async fn stream(options: Options, keepalive: Duration) -> Result<Serv
             return None;
         }
         if feed.waiting.is_empty() {
-            match feed.watch.next(keepalive).await {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let next = match left {
+                Some(Duration::ZERO) => Err(ConnectError::deadline_exceeded(DEADLINE_EXCEEDED)),
+                left => {
+                    let within = left.map_or(keepalive, |left| left.min(keepalive));
+                    feed.watch.next(within).await.map_err(ConnectError::from)
+                }
+            };
+            match next {
                 Ok(Some(events)) => feed.waiting.extend(events.into_iter().map(Into::into)),
                 Ok(None) => feed.waiting.push_back(watch_dir_response::KeepAlive::default().into()),
                 Err(error) => {
                     feed.ended = true;
-                    return Some((Err(ConnectError::from(error)), feed));
+                    return Some((Err(error), feed));
                 }
             }
         }
