@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod edges;
+mod readme;
 mod schemas;
 
 use std::{
@@ -33,14 +34,15 @@ fn run(task: Option<&str>) -> Result<String> {
     let root = root()?;
     match task {
         Some("generate") => {
-            let written = schemas::generate(&root)?;
+            let written = schemas::generate(&root)? + usize::from(readme::generate(&root)?);
             Ok(format!("{written} files written or removed"))
         }
         Some("check") => {
             let mut faults = schemas::check(&root)?;
+            faults.extend(readme::check(&root)?);
             faults.extend(edges::check(&root)?);
             if faults.is_empty() {
-                return Ok("schemas and crate edges are as they should be".into());
+                return Ok("schemas, README and crate edges are as they should be".into());
             }
             bail!("{}", faults.join("\n"))
         }

@@ -1,0 +1,67 @@
+//! The table of tools in README.md, between its two marks.
+
+use std::{fmt::Write, fs, path::Path};
+
+use anyhow::{Context, Result};
+
+const BEGIN: &str = "<!-- tools:begin -->\n";
+const END: &str = "<!-- tools:end -->";
+
+/// Bytes of a tool's entry in the list that clients load, rounded to tenths of a kB.
+fn cost(tools: &[&sandhold_mcp::ToolInfo]) -> f64 {
+    let bytes: usize = tools.iter().map(|tool| tool.listed.to_string().len()).sum();
+    bytes as f64 / 1000.0
+}
+
+fn table() -> Result<String> {
+    let tools = sandhold_mcp::tools();
+    let mut names: Vec<&str> = Vec::new();
+    for tool in &tools {
+        if !names.contains(&tool.toolset.name()) {
+            names.push(tool.toolset.name());
+        }
+    }
+    let mut text = String::new();
+    for name in names {
+        let of: Vec<_> = tools.iter().filter(|tool| tool.toolset.name() == name).collect();
+        writeln!(
+            text,
+            "\n**{name}**, {:.1} kB of the tool list\n\n| tool | what it does |\n|---|---|",
+            cost(&of)
+        )?;
+        for tool in of {
+            let description = tool.listed["description"].as_str().unwrap_or_default();
+            writeln!(text, "| `{}` | {} |", tool.name, description.replace('|', "\\|"))?;
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+/// The README as it is and as it should be.
+fn both(root: &Path) -> Result<(String, String)> {
+    let path = root.join("README.md");
+    let now = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (before, rest) = now
+        .split_once(BEGIN)
+        .context("README.md has lost its mark tools:begin")?;
+    let (_, after) = rest.split_once(END).context("README.md has lost its mark tools:end")?;
+    let wanted = format!("{before}{BEGIN}{}{END}{after}", table()?);
+    Ok((now, wanted))
+}
+
+/// Writes the table. Returns whether it changed.
+pub(crate) fn generate(root: &Path) -> Result<bool> {
+    let (now, wanted) = both(root)?;
+    if now != wanted {
+        fs::write(root.join("README.md"), &wanted).context("cannot write README.md")?;
+    }
+    Ok(now != wanted)
+}
+
+/// What is not as `generate` would write it.
+pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
+    let (now, wanted) = both(root)?;
+    let fault = "the table of tools in README.md is not up to date: run `cargo xtask generate`";
+    Ok(if now == wanted { Vec::new() } else { vec![fault.into()] })
+}
