@@ -20,6 +20,8 @@ pub struct Held {
     pub mounts: BTreeSet<String>,
     /// Folders of every cgroup hierarchy.
     pub cgroups: BTreeSet<PathBuf>,
+    /// Those of them that somebody else lives in.
+    foreign: BTreeSet<PathBuf>,
     /// Network namespaces that descendants are in, beside this process's own.
     pub net_namespaces: BTreeSet<String>,
     /// Unix sockets of the host's network namespace that have a name.
@@ -36,7 +38,8 @@ impl Held {
     pub fn now(folders: &[&Path]) -> Result<Self> {
         let mut held = Self::default();
         let own = fs::read_link("/proc/self/ns/net")?;
-        for (pid, name) in descendants(process::id())? {
+        let below = descendants(process::id())?;
+        for (pid, name) in &below {
             if let Ok(link) = fs::read_link(format!("/proc/{pid}/ns/net"))
                 && link != own
             {
@@ -59,6 +62,7 @@ impl Held {
                 held.sockets.insert(name.to_owned());
             }
         }
+        held.foreign = foreign(&held.cgroups, &below);
         for folder in folders {
             walk(folder, false, &mut held.files);
         }
@@ -83,7 +87,11 @@ impl Held {
         [
             more("process", &self.processes, &before.processes),
             more("mount", &self.mounts, &before.mounts),
-            more("cgroup", &self.cgroups, &before.cgroups),
+            more(
+                "cgroup",
+                &self.cgroups.difference(&self.foreign).cloned().collect(),
+                &before.cgroups,
+            ),
             more("network namespace", &self.net_namespaces, &before.net_namespaces),
             more("socket", &self.sockets, &before.sockets),
             more("file", &self.files, &before.files),
@@ -106,6 +114,21 @@ impl Held {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// The cgroups in or below which a process lives that is not one of `below`: they are somebody else's.
+fn foreign(cgroups: &BTreeSet<PathBuf>, below: &BTreeMap<u32, String>) -> BTreeSet<PathBuf> {
+    let lived_in = |folder: &&PathBuf| {
+        let inside = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        inside
+            .lines()
+            .any(|pid| pid.parse().is_ok_and(|pid: u32| !below.contains_key(&pid)))
+    };
+    cgroups
+        .iter()
+        .filter(lived_in)
+        .flat_map(|folder| folder.ancestors().map(Path::to_owned))
+        .collect()
 }
 
 /// Makes this process the parent of every orphan below it, so that none of them is lost from sight.
