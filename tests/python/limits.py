@@ -1,5 +1,6 @@
 """What a sandbox may use: memory, processes, disk, inodes, descriptors. Each limit is met, told, and survived."""
 
+import asyncio
 import json
 
 from kit import call, check, client, equal, main, note, run
@@ -19,6 +20,13 @@ except OSError as error:
     print(len(made), error.strerror)
 for child in made:
     os.kill(child, signal.SIGKILL)
+"""
+MEMORY_FILES = """
+import os
+held = []
+while True:
+    held.append(os.memfd_create("held"))
+    os.write(held[-1], b"x" * (1 << 20))
 """
 FILL = "head -c {bytes} /dev/zero > {path}; echo code $?; stat -c %s {path}"
 
@@ -60,6 +68,15 @@ async def scenario() -> None:
         check("processes: the limit is told", "Resource temporarily unavailable" in forks["stdout"], forks)
         bomb = await call(connected, "run_command", {"cmd": "bomb() { bomb | bomb & }; bomb; sleep 60", "timeout_s": 4})
         check("a fork bomb: its call is answered", bomb["_text"], bomb)
+        await call(connected, "run_command_bg", {"cmd": "bomb() { bomb | bomb & }; bomb; sleep 60", "job_id": "bomb"})
+        await asyncio.sleep(3)
+        for path in ("one-more.txt", "other.txt"):
+            written = await call(connected, "write_file", {"path": path, "content": "x"})
+            check("a fork bomb that goes on: files are written", not written["_error"], written["_text"])
+        told = await call(connected, "run_command", {"cmd": "echo on"})
+        check("a fork bomb that goes on: a command runs or is told why not", not told["_error"] or "no new process" in told["_text"], told["_text"])
+        killed = await call(connected, "kill_job", {"job_id": "bomb", "signal": "kill"})
+        check("a fork bomb that goes on: its job can be killed", not killed["_error"], killed["_text"])
         after = await call(connected, "read_file", {"path": "one-more.txt", "limit_lines": 1})
         check("a fork bomb: the daemon answers", not after["_error"], after["_text"])
         ended = await call(connected, "shutdown_sandbox", {"sandbox_id": made["sandbox_id"]})
@@ -72,6 +89,17 @@ async def scenario() -> None:
             hog = await run(connected, "python3 -c 'b = bytearray(600 << 20); b[::4096] = b\"x\" * len(b[::4096]); print(len(b))'", timeout_s=40)
             check("a memory hog is ended", hog.get("exit_code") not in (0, None) and str(600 << 20) not in hog["stdout"], hog)
             equal("a memory hog: the sandbox works on", (await run(connected, "echo on"))["stdout"], "on\n")
+            hidden = await run(connected, f"python3 - <<'X'\n{MEMORY_FILES}X", timeout_s=40)
+            check("a hog of memory that counts as nobody's is ended", hidden.get("exit_code") != 0, hidden)
+            equal("such a hog: the sandbox works on", (await run(connected, "echo on"))["stdout"], "on\n")
+        # Without a size asked for: the disk must be full before memory is, for at that limit the kernel kills.
+        brim = await run(connected, "head -c 400M /dev/zero > big; head -c 400M /dev/zero > /dev/shm/big; echo told", timeout_s=40)
+        check("a default disk: what fills it is told", "told" in brim["stdout"] and brim["stderr"].count("No space left") == 2, brim)
+        gone = await call(connected, "remove_path", {"path": "big"})
+        check("a default disk: it can be emptied again", not gone["_error"], gone["_text"])
+        await call(connected, "remove_path", {"path": "/dev/shm/big"})
+        impossible = await call(connected, "create_sandbox", {"memory_mb": 64, "disk_mb": 64})
+        check("a disk as large as the memory is refused", impossible["_error"] and "more memory or less disk" in impossible["_text"], impossible)
         files = await run(connected, "python3 - <<'X'\nimport os\nn = 0\ntry:\n    while n < 3_000_000:\n        os.open('/dev/null', os.O_RDONLY); n += 1\nexcept OSError as e:\n    print(n, e.strerror)\nX")
         check("open files are bounded", "Too many open files" in files["stdout"], files)
         equal("open files: the sandbox works on", (await run(connected, "echo on"))["stdout"], "on\n")

@@ -100,6 +100,9 @@ fn run() -> Result<(), BootError> {
     let spec = read_spec(&control)?;
     rustix::io::ioctl_fionbio(&control, true).map_err(system("the control socket"))?;
     let state = Arc::new(State::new(spec));
+    if let Some(file) = sys::inherited_oom_file().map_err(|e| BootError::System("its standard input", e))? {
+        state.reaper.with_oom_file(file);
+    }
     more_files();
     let is_init = rustix::process::getpid().is_init();
     if !is_init {

@@ -43,6 +43,12 @@ impl Reaper {
         Ok((pid, told))
     }
 
+    /// As [`Spawner::with_oom_file`].
+    pub(crate) fn with_oom_file(&self, file: std::os::fd::OwnedFd) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.spawner.with_oom_file(file);
+    }
+
     fn reap(&self) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {

@@ -74,8 +74,10 @@ pub(crate) struct Spawner {
     stack: Box<[MaybeUninit<u128>]>,
     signals: Vec<c_int>,
     nofile: Rlimit,
-    /// The `oom_score_adj` of children.
-    oom_score: String,
+    /// The daemon's own `oom_score_adj`, and that of children.
+    oom_scores: [String; 2],
+    /// The daemon's own file of that name, open for writing.
+    oom_file: Option<OwnedFd>,
 }
 
 impl Spawner {
@@ -86,8 +88,14 @@ impl Spawner {
             stack,
             signals: not_default(),
             nofile,
-            oom_score: oom_score(),
+            oom_scores: oom_scores(),
+            oom_file: None,
         }
+    }
+
+    /// Takes what [`inherited_oom_file`] found. Children have their score from their first instruction on then.
+    pub(crate) fn with_oom_file(&mut self, file: OwnedFd) {
+        self.oom_file = Some(file);
     }
 
     /// Starts a process in a session of its own. Returns once it executes its program, or failed to.
@@ -108,6 +116,10 @@ impl Spawner {
             failed: None,
         };
 
+        // Children are born with the score that the daemon has at that moment.
+        let [own, raised] = &self.oom_scores;
+        let file = self.oom_file.as_ref();
+        let born_raised = file.is_some_and(|file| rustix::io::write(file, raised.as_bytes()).is_ok());
         let before = block_signals();
         let top = self.stack.as_mut_ptr_range().end.cast::<c_void>();
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
@@ -117,6 +129,10 @@ impl Spawner {
         let pid = unsafe { libc::clone(run_child, top, flags, (&raw mut child).cast::<c_void>()) };
         let error = io::Error::last_os_error();
         restore_signals(&before);
+        if let (true, Some(file)) = (born_raised, file) {
+            // Back to what it was, which is always allowed.
+            let _ = rustix::io::write(file, own.as_bytes());
+        }
 
         if let Some((step, errno)) = child.failed {
             return Err(SpawnError {
@@ -129,8 +145,10 @@ impl Spawner {
             step: Step::Clone,
             error,
         })?;
-        // A kindness to the daemon, not worth a failed start; the process may have ended already.
-        let _ = write_oom_score(pid, &self.oom_score);
+        if !born_raised {
+            // A kindness to the daemon, not worth a failed start; the process may have ended already.
+            let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_pid()), raised);
+        }
         Ok(pid)
     }
 }
@@ -208,17 +226,25 @@ impl Child<'_> {
     }
 }
 
-/// The score of children. One below the daemon's own would be refused: only root of the host may lower it.
-fn oom_score() -> String {
+/// The daemon's own score and that of children. One below the daemon's own would be refused: only root of the host may
+/// lower it.
+fn oom_scores() -> [String; 2] {
     let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
     let own: i32 = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    (own.max(0) + OOM_SCORE_ABOVE).min(1000).to_string()
+    [own, (own.max(0) + OOM_SCORE_ABOVE).min(1000)].map(|score| score.to_string())
 }
 
-/// The daemon writes it: a child's own `/proc/self` is closed to it before it executes, as the daemon's is, whose memory
-/// it borrows.
-fn write_oom_score(pid: Pid, score: &str) -> io::Result<()> {
-    std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_pid()), score)
+/// The daemon's `oom_score_adj`, which the engine leaves open as standard input: a daemon that nobody may look into cannot
+/// open it itself. Standard input becomes the null device.
+pub(crate) fn inherited_oom_file() -> io::Result<Option<OwnedFd>> {
+    let stdin = rustix::stdio::stdin();
+    let on_proc = rustix::fs::fstatfs(stdin).is_ok_and(|stat| stat.f_type == rustix::fs::PROC_SUPER_MAGIC);
+    if !on_proc {
+        return Ok(None);
+    }
+    let file = rustix::io::fcntl_dupfd_cloexec(stdin, 3)?;
+    rustix::stdio::dup2_stdin(dev_null()?)?;
+    Ok(Some(file))
 }
 
 /// Signals that a child must set back to their default: those that are ignored are so in the program too, and a handler

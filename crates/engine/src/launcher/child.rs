@@ -117,7 +117,7 @@ fn build(
     sys::own_signals();
     rustix::process::setsid().ok();
     // Raising it is open to all; where it fails, the host's own judgement has to do.
-    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE.to_string());
+    let score = raise_oom_score().ok();
     rustix::system::sethostname(create.hostname.as_bytes()).at(Step::Hostname)?;
     sys::loopback_up().at(Step::Loopback)?;
     clock.mark("host name, loopback");
@@ -141,7 +141,7 @@ fn build(
     root::switch_to(&new_root).at(Step::Pivot)?;
     clock.mark("pivot");
 
-    arrange_descriptors(control)?;
+    arrange_descriptors(control, score)?;
     limit_resources(create)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     give_up_rights(create)?;
@@ -324,11 +324,21 @@ fn hide(paths: &[root::Hidden], at: &OwnedFd, step: Step) -> Result<(), Failure>
     Ok(())
 }
 
-/// Descriptors 0 to 2 are the sandbox's own null device, 3 the control socket; the rest closes at exec.
-fn arrange_descriptors(control: OwnedFd) -> Result<(), Failure> {
+/// Says how soon this process is ended for memory. The file stays open: once the process has other ids and an init program
+/// that nobody may look into, it cannot open it again.
+fn raise_oom_score() -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open("/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&file, OOM_SCORE.to_string().as_bytes())?;
+    Ok(file)
+}
+
+/// Descriptors 1 and 2 are the sandbox's own null device, 3 the control socket; the rest closes at exec. Descriptor 0 is the
+/// init program's `oom_score_adj`, for it to change around its forks: its children should be ended sooner than itself.
+fn arrange_descriptors(control: OwnedFd, score: Option<OwnedFd>) -> Result<(), Failure> {
     let null =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).on(Step::Descriptors, "null")?;
-    rustix::stdio::dup2_stdin(&null).at(Step::Descriptors)?;
+    rustix::stdio::dup2_stdin(score.as_ref().unwrap_or(&null)).at(Step::Descriptors)?;
     rustix::stdio::dup2_stdout(&null).at(Step::Descriptors)?;
     rustix::stdio::dup2_stderr(&null).at(Step::Descriptors)?;
     sys::move_to(control, CONTROL_FD).at(Step::Descriptors)?;
