@@ -1,7 +1,8 @@
 //! What the daemon is told when it starts, and what it answers.
 //!
 //! The daemon inherits one `SOCK_SEQPACKET` socket, descriptor [`CONTROL_FD`]. Its peer is the engine's process on the
-//! host; nothing else holds it.
+//! host; nothing else holds it. Standard input may be the daemon's own `/proc/self/oom_score_adj`, open for writing: the
+//! daemon, into which nobody may look, cannot open it itself.
 //!
 //! ```text
 //! host ── BootSpec (JSON, one packet) ──▶ envd

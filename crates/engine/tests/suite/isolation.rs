@@ -30,7 +30,7 @@ async fn usual_programs_work_for_user() {
         (
             "bash",
             "bash -lc 'echo $((6*7)) $PATH' | cut -d: -f1",
-            "42 /home/user/.local/bin",
+            "42 /opt/sandhold/bin",
         ),
     ] {
         if std::path::Path::new("/usr/bin").join(program).exists() {
@@ -143,11 +143,13 @@ async fn no_host_file_but_usr_is_visible() {
         out(
             &*sandbox,
             USER,
-            "ls -A /opt /srv /mnt /media /var/lib | grep -v : | tr -d '\\n'"
+            "ls -A /srv /mnt /media /var/lib | grep -v : | tr -d '\\n'"
         )
         .await,
         ""
     );
+    // The daemon's own programs, such as sudo.
+    assert_eq!(out(&*sandbox, USER, "ls -A /opt").await, "sandhold");
     assert_eq!(out(&*sandbox, USER, "ls /home").await, "user");
     // The control: the same account lines are there outside, and not inside.
     let host = std::fs::read_to_string("/etc/passwd").unwrap();
