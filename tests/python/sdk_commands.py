@@ -82,6 +82,7 @@ def background(world: World) -> None:
     again.disconnect()
     check("disconnect: leaves it running", ticking.pid in [p.pid for p in commands.list()])
     equal("kill: by pid", commands.kill(ticking.pid), True)
+    equal("kill: by pid, its first handle tells", getattr(raised(ticking.wait), "exit_code", 0) != 0, True)
     check("connect: nothing there", raised(lambda: commands.connect(999_999)) is not None)
     import e2b
 

@@ -190,6 +190,7 @@ def pausing(world: World) -> None:
     sandbox = world.make(timeout=60, metadata={"paused": "yes"}, envs={"KEPT": "env"})
     sandbox.files.write("kept", "through a pause")
     counter = sandbox.commands.run("for i in $(seq 1000); do echo $i > /tmp/count; sleep 0.1; done", background=True)
+    until(lambda: sandbox.files.exists("/tmp/count"), 5)
     pause = sandbox.pause if world.since(2, 45) else sandbox.beta_pause
     answer = pause()
     if world.since(2, 45):

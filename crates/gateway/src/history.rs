@@ -22,6 +22,7 @@ struct Look {
     at: SystemTime,
     cpu_percent: f32,
     memory: u64,
+    total: u64,
     cache: u64,
     disk: u64,
 }
@@ -79,10 +80,16 @@ impl History {
                 (None, Some(seen)) => seen.cpu_used_pct,
                 (None, None) => 0.0,
             };
-            let (memory, cache) = match (&usage, &seen) {
-                (Some(usage), _) => (usage.memory_bytes.saturating_sub(usage.cache_bytes), usage.cache_bytes),
-                (None, Some(seen)) => (seen.mem_used, seen.mem_cache),
-                (None, None) => (0, 0),
+            let limit = resources.memory_bytes.unwrap_or_default();
+            let (memory, total, cache) = match (&usage, &seen) {
+                (Some(usage), _) => (
+                    usage.memory_bytes.saturating_sub(usage.cache_bytes),
+                    limit,
+                    usage.cache_bytes,
+                ),
+                // What the daemon sees is the machine's memory where nothing counts the sandbox's.
+                (None, Some(seen)) => (seen.mem_used, seen.mem_total, seen.mem_cache),
+                (None, None) => (0, limit, 0),
             };
             inner.looked = Some(now);
             if inner.looks.len() == METRICS_KEPT {
@@ -96,6 +103,7 @@ impl History {
                 at: SystemTime::now(),
                 cpu_percent: cpu_percent as f32,
                 memory,
+                total,
                 cache,
                 disk: inner.disk,
             });
@@ -154,7 +162,7 @@ fn metric(look: &Look, resources: &Resources) -> SandboxMetric {
         cpu_count: resources.cpus.unwrap_or_default(),
         cpu_used_pct: (f64::from(look.cpu_percent) * 100.0).round() / 100.0,
         mem_used: look.memory,
-        mem_total: resources.memory_bytes.unwrap_or_default(),
+        mem_total: look.total,
         mem_cache: look.cache,
         disk_used: look.disk,
         disk_total: resources.disk_bytes.unwrap_or_default(),
