@@ -19,7 +19,13 @@ impl Watched {
     /// The body and, once it was dropped, whether something of it was not read.
     pub(crate) fn new(body: Incoming) -> (Self, Arc<AtomicBool>) {
         let unread = Arc::new(AtomicBool::new(!body.is_end_stream()));
-        (Self { body, unread: Arc::clone(&unread) }, unread)
+        (
+            Self {
+                body,
+                unread: Arc::clone(&unread),
+            },
+            unread,
+        )
     }
 }
 
