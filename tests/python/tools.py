@@ -232,9 +232,12 @@ async def command_tools(tools: Tools) -> None:
     check("run_command_bg: pid", job.get("pid"), job)
     listed = await tools.good("list_jobs")
     check("list_jobs names it", "reader" in [row.get("job_id") for row in listed.get("jobs", [])], listed)
-    await tools.good("send_stdin", job_id="reader", data="first\n")
-    first = await tools.good("get_job_status", job_id="reader", wait_s=5)
-    equal("get_job_status: running, with what came", (first.get("status"), first.get("stdout")), ("running", "got first\n"))
+    first = {}
+    for turn in range(20):
+        await tools.good("send_stdin", job_id="reader", data=f"{turn}\n")
+        first = await tools.good("get_job_status", job_id="reader", wait_s=5, cursor=first.get("cursor"))
+        got = (first.get("status"), first.get("awaiting_input"), first.get("stdout"))
+        equal(f"get_job_status: it waits for input, with what came of turn {turn}", got, ("running", True, f"got {turn}\n"))
     await tools.good("send_stdin", job_id="reader", data="second\n", close=True)
     done = first
     text = ""

@@ -53,7 +53,12 @@ pub fn own_settings_only(command: &mut Command) -> &mut Command {
 
 #[expect(clippy::print_stdout, reason = "what a scenario said is part of the test's output")]
 fn report(name: &str, ended: &run::Ended) -> Result<u64> {
-    let whole = || format!("--- stdout\n{}\n--- stderr\n{}", ended.stdout, ended.stderr);
+    // Without what went well: a runner may show only the beginning.
+    let told = |line: &&str| !line.starts_with("ok ");
+    let whole = || {
+        let stdout: Vec<_> = ended.stdout.lines().filter(told).collect();
+        format!("--- stdout\n{}\n--- stderr\n{}", stdout.join("\n"), ended.stderr)
+    };
     let last = ended.stdout.lines().next_back().unwrap_or_default();
     let Ok(summary) = serde_json::from_str::<Value>(last) else {
         bail!("{name} ended without a report, exit code {}\n{}", ended.code(), whole());

@@ -65,3 +65,6 @@ pub(crate) const REFUSED_BODY: usize = 64 << 10;
 pub(crate) const REFUSED_WAIT: Duration = Duration::from_secs(1);
 /// Processes of a session that are looked at to see whether one waits for input.
 pub(crate) const AWAITING_SCAN: usize = 4096;
+/// How often one that waits is looked at until its output is with the listeners, and the pause between two looks.
+pub(crate) const AWAITING_LOOKS: usize = 20;
+pub(crate) const AWAITING_PAUSE: Duration = Duration::from_millis(5);

@@ -1,8 +1,9 @@
 //! `GET /sandhold/process?pid=N`: whether a process runs, and whether it waits for input.
 //!
-//! It waits when a process of its session sits in `read` or `select` on the stdin that the daemon holds the other end of.
-//! The kernel tells that in `/proc/<pid>/syscall`, to those who could trace the process: so the question is asked under
-//! the process's own user. Where it is not answered, the answer is no.
+//! It waits when a process of its session sits in `read` or `select` on the stdin that the daemon holds the other end of,
+//! has taken all that was written there, and all that it printed before was sent to its listeners.
+//! The kernel tells the first in `/proc/<pid>/syscall`, to those who could trace the process: so the question is asked
+//! under the process's own user. Where it is not answered, the answer is no.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Io, Process};
 use crate::error::{HttpError, json};
-use crate::limits::AWAITING_SCAN;
+use crate::limits::{AWAITING_LOOKS, AWAITING_PAUSE, AWAITING_SCAN};
 use crate::state::State;
 use crate::sys::as_user;
 
@@ -58,9 +59,25 @@ pub(crate) async fn get(Shared(state): Shared<Arc<State>>, asked: Result<Query<A
 }
 
 async fn awaits(process: Arc<Process>) -> bool {
-    let Some(stdin) = stdin_of(&process) else { return false };
-    let look = move || as_user(process.ids.0, process.ids.1, || any_reads(process.pid, &stdin));
-    tokio::task::spawn_blocking(look).await.unwrap_or(false)
+    let mut seen = 0;
+    // What was written to a terminal is on its way for a moment that cannot be looked at.
+    let wanted = if matches!(process.io, Io::Terminal(_)) { 2 } else { 1 };
+    for _ in 0..AWAITING_LOOKS {
+        // Looked at first: what is taken later is followed by a look that finds the process at work.
+        let taken = process.has_taken_input();
+        let Some(stdin) = stdin_of(&process) else { return false };
+        let asked = Arc::clone(&process);
+        let look = move || as_user(asked.ids.0, asked.ids.1, || any_reads(asked.pid, &stdin));
+        if !tokio::task::spawn_blocking(look).await.unwrap_or(false) {
+            return false;
+        }
+        seen = if taken && process.is_told() { seen + 1 } else { 0 };
+        if seen == wanted {
+            return true;
+        }
+        tokio::time::sleep(AWAITING_PAUSE).await;
+    }
+    false
 }
 
 /// The stdin as `/proc/<pid>/fd/0` shows it.
@@ -125,6 +142,9 @@ fn waits_on_stdin(call: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -139,12 +159,19 @@ mod tests {
         assert!(!waits_on_stdin("-1 0x7ffd 0x7f00\n"));
     }
 
+    // Not this process's own session: where its leader is in another pid namespace, its number is zero.
     #[test]
-    fn finds_its_own_session() {
-        let own = std::process::id();
-        let sid = rustix::process::getsid(None)
-            .map(|p| p.as_raw_pid().unsigned_abs())
+    fn finds_the_session_of_a_process() {
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", "echo ready; read -r line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
             .unwrap();
-        assert_eq!(session_of(own), Some(sid));
+        let mut ready = [0; 6];
+        leader.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+        assert_eq!(session_of(leader.id()), Some(leader.id()));
+        drop(leader.stdin.take());
+        leader.wait().unwrap();
     }
 }

@@ -93,6 +93,11 @@ impl Hub {
         !self.lock().queues.is_empty()
     }
 
+    /// Whether every listener has taken all that there was.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.lock().queues.iter().all(|q| q.items.is_empty())
+    }
+
     /// Puts output into every queue.
     pub(crate) fn data(&self, source: Source, bytes: &Bytes) {
         for queue in &mut self.lock().queues {
@@ -191,8 +196,10 @@ mod tests {
         assert!(hub.poll_room(&mut context()).is_pending());
         assert!(matches!(fast.poll_next(&mut context()), Poll::Ready(Item::Data(Source::Stdout, b)) if b == big));
         assert!(hub.poll_room(&mut context()).is_pending(), "one is still full");
+        assert!(!hub.is_drained());
         drop(slow);
         assert!(hub.poll_room(&mut context()).is_ready());
+        assert!(hub.is_drained());
     }
 
     #[test]

@@ -87,6 +87,14 @@ impl Stdin {
         !self.closed.load(Ordering::Acquire)
     }
 
+    /// Whether all that was written has been read; false while it is being written to.
+    pub(crate) fn is_empty(&self) -> bool {
+        let queued = |pipe: &AsyncFd<OwnedFd>| rustix::io::ioctl_fionread(pipe.as_fd()).unwrap_or(0);
+        self.pipe
+            .try_lock()
+            .is_ok_and(|pipe| pipe.as_ref().map_or(0, queued) == 0)
+    }
+
     /// The pipe's inode, which names it in `/proc`; none when it is closed or being written to.
     pub(crate) fn inode(&self) -> Option<u64> {
         let pipe = self.pipe.try_lock().ok()?;

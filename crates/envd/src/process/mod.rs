@@ -12,14 +12,16 @@ mod stdio;
 mod stream;
 mod table;
 
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Context;
 use std::time::Instant;
 
 use futures::task::AtomicWaker;
 use rustix::process::{Pid, Signal};
 use sandhold_wire::proto::process::ProcessConfig;
+use tokio::io::unix::AsyncFd;
 
 pub(crate) use service::Service;
 pub(crate) use stream::DEADLINE_EXCEEDED;
@@ -43,6 +45,8 @@ pub(crate) struct Process {
     started: Instant,
     hub: Arc<Hub>,
     io: Io,
+    /// Read by the pump, which drops them as they end.
+    outputs: Vec<Weak<AsyncFd<OwnedFd>>>,
     exited: AtomicBool,
     given_up: AtomicBool,
     pump: AtomicWaker,
@@ -76,6 +80,20 @@ impl Process {
 
     fn exited(&self) {
         self.exited.store(true, Ordering::Release);
+    }
+
+    /// Whether its stdin holds nothing that it has not read. A terminal's cannot be seen from here.
+    fn has_taken_input(&self) -> bool {
+        match &self.io {
+            Io::Pipes(stdin) => stdin.is_empty(),
+            Io::Terminal(_) => true,
+        }
+    }
+
+    /// Whether all that it printed was handed to those who listen.
+    fn is_told(&self) -> bool {
+        let empty = |fd: Arc<AsyncFd<OwnedFd>>| rustix::io::ioctl_fionread(fd.as_ref()).is_ok_and(|n| n == 0);
+        self.outputs.iter().filter_map(Weak::upgrade).all(empty) && self.hub.is_drained()
     }
 
     /// Whether the process itself still runs.

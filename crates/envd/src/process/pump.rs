@@ -4,7 +4,7 @@ use std::future::Future;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -42,6 +42,11 @@ impl Output {
     /// Of `fd`, which does not block.
     pub(crate) fn new(source: Source, fd: Arc<AsyncFd<OwnedFd>>) -> Self {
         Self { source, fd: Some(fd) }
+    }
+
+    /// The descriptor, which ends with the output.
+    pub(crate) fn fd(&self) -> Weak<AsyncFd<OwnedFd>> {
+        self.fd.as_ref().map_or_else(Weak::new, Arc::downgrade)
     }
 
     fn read(&mut self, heard: bool) -> Chunk {

@@ -17,7 +17,7 @@ use sandhold_wire::proto::process::{PTY, ProcessConfig, StartRequest};
 
 use super::Process;
 use super::hub::{Hub, Listener};
-use super::pump::Pump;
+use super::pump::{Output, Pump};
 use super::stdio::{Stdio, pipes, terminal};
 use crate::paths;
 use crate::state::State;
@@ -98,6 +98,7 @@ pub(crate) fn start(
         started: Instant::now(),
         hub,
         io,
+        outputs: outputs.iter().map(Output::fd).collect(),
         exited: AtomicBool::new(false),
         given_up: AtomicBool::new(false),
         pump: AtomicWaker::new(),

@@ -17,6 +17,8 @@ use crate::{
 
 /// How often a job that is waited for is asked whether it waits for input.
 const ASK_INPUT: Duration = Duration::from_millis(500);
+/// How long output may take from the sandbox's daemon to its job: a question comes with its text.
+const ON_ITS_WAY: Duration = Duration::from_millis(20);
 
 pub(super) struct GetJobStatus;
 
@@ -91,7 +93,11 @@ async fn watch(job: &Job, deadline: Instant) -> Option<bool> {
             false => None,
         };
         let now = Instant::now();
-        if awaiting == Some(true) || now >= deadline {
+        if awaiting == Some(true) {
+            job.ended_by(now + ON_ITS_WAY).await;
+            return job.is_running().then_some(true);
+        }
+        if now >= deadline {
             return awaiting;
         }
         let until = if awaiting.is_some() {
