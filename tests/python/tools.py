@@ -5,6 +5,7 @@ usage: tools.py stdio|http modern|legacy
 
 import base64
 import json
+import os
 import re
 import sys
 
@@ -106,7 +107,7 @@ async def sandbox_tools(tools: Tools) -> None:
     equal("other metadata does not find it", none.get("sandboxes"), [])
     info = await tools.good("sandbox_info")
     equal("sandbox_info names it", info.get("sandbox_id"), sandbox)
-    equal("sandbox_info: provider", info.get("provider"), "local")
+    equal("sandbox_info: provider", info.get("provider"), os.environ.get("SANDHOLD_PROVIDER", "local"))
     check("sandbox_info: the isolation level", "namespaces" in json.dumps(info.get("isolation", "")), info)
     check("sandbox_info: resources", info.get("resources"), info)
     check("sandbox_info: metadata", "suite" in json.dumps(info.get("metadata", "")), info)

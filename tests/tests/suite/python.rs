@@ -50,6 +50,26 @@ fn bad_commands_over_stdio_legacy() {
 }
 
 #[test]
+fn every_tool_with_sandboxes_of_serve() {
+    run("remote.py", &["tools.py", "stdio", "modern"], 3);
+}
+
+#[test]
+fn every_tool_over_http_with_sandboxes_of_serve() {
+    run("remote.py", &["tools.py", "http", "legacy"], 3);
+}
+
+#[test]
+fn bad_commands_with_sandboxes_of_serve() {
+    run("remote.py", &["commands.py", "stdio", "modern"], 4);
+}
+
+#[test]
+fn a_real_job_with_sandboxes_of_serve() {
+    run("remote.py", &["real_job.py", "20"], 5);
+}
+
+#[test]
 fn unasked_ends() {
     run("lifecycle.py", &[], 4);
 }
