@@ -2,8 +2,10 @@
 # Sandhold beside bubblewrap, runc and the bare host, in one run: median and 95th percentile, and whether the aims are met.
 #
 #   bash benches/run.sh [--quick]
+#   bash benches/run.sh --serve [--quick]    sandhold serve under load, and a large file beside nginx
 #
-# As root it installs bubblewrap and runc from Debian. What is not there is told and left out.
+# As root it installs bubblewrap and runc from Debian; nginx is unpacked, not installed: its package starts a service. What
+# is not there is told and left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,6 +17,13 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/nu
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+
+nginx=$PWD/.cache/tools/nginx
+if [[ " $* " == *" --serve "* ]] && ! command -v nginx >/dev/null && [ ! -d "$nginx" ] && command -v apt-get >/dev/null; then
+  mkdir -p "$nginx"
+  (cd "$nginx" && apt-get download -qq nginx 2>/dev/null && dpkg -x nginx_*.deb . && rm nginx_*.deb) || rm -rf "$nginx"
+fi
+export SANDHOLD_BENCH_NGINX=$nginx/usr/sbin/nginx
 
 cargo build --locked --release --package sandhold --package sandhold-benches
 host=$(rustc -vV | sed -n 's/^host: //p')

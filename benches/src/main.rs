@@ -1,6 +1,7 @@
 //! Prints, side by side and measured in one run: making a sandbox up to its first output by Sandhold's engine, by its
 //! whole MCP path, by bubblewrap and by runc with the same root; a command in a live sandbox against the bare host; MCP
-//! round trips; what idle sandboxes cost. Then which aims are met.
+//! round trips; what idle sandboxes cost. With `--serve` instead: `sandhold serve` under load, and a large file beside
+//! nginx. Then which aims are met.
 //!
 //! Every round measures each contender once, so that what else the machine does meets all of them.
 #![forbid(unsafe_code)]
@@ -9,7 +10,9 @@
 mod envd;
 mod memory;
 mod peers;
+mod serve;
 mod stats;
+mod transfer;
 
 use std::{
     process::Command,
@@ -50,6 +53,9 @@ const QUICK: Rounds = Rounds {
     idle: 50,
 };
 
+/// As the gateway calls its sandboxes.
+const HOSTNAME: &str = "sandhold";
+
 /// An aim and what came of it.
 struct Aim {
     what: String,
@@ -64,10 +70,16 @@ fn main() -> Result<()> {
     let tokio = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut aims = Vec::new();
     machine()?;
-    creating(&tokio, &rounds, &mut aims)?;
-    commands(&tokio, &rounds, &mut aims)?;
-    round_trips(&rounds, &mut aims)?;
-    idle(&rounds, &mut aims)?;
+    if std::env::args().any(|argument| argument == "--serve") {
+        let (sandboxes, seconds, mib) = if quick { (20, 10, 256) } else { (200, 180, 2048) };
+        transfer::transfer(&tokio, mib, transfer::nginx().as_deref(), &mut aims)?;
+        serve::load(&tokio, sandboxes, Duration::from_secs(seconds))?;
+    } else {
+        creating(&tokio, &rounds, &mut aims)?;
+        commands(&tokio, &rounds, &mut aims)?;
+        round_trips(&rounds, &mut aims)?;
+        idle(&rounds, &mut aims)?;
+    }
     println!("\nAims");
     for aim in &aims {
         let met = if aim.got <= aim.most { "met    " } else { "NOT met" };
@@ -106,19 +118,22 @@ fn row(name: &str, times: &Times) {
     );
 }
 
-/// The engine as the program itself starts it.
-fn engine(tokio: &Tokio) -> Result<Arc<dyn Runtime>> {
+/// The engine as the program itself starts it, or without a sandbox that is there before it is asked for.
+fn engine(tokio: &Tokio, spares: usize) -> Result<Arc<dyn Runtime>> {
     let program = places::sandhold()?;
     let daemon = program.with_file_name("sandhold-envd");
     let launcher = vec![program.into_os_string(), "__launcher".into()];
-    let config = EngineConfig::new(InitProgram::Path(daemon), launcher);
+    let config = EngineConfig {
+        spares,
+        ..EngineConfig::new(InitProgram::Path(daemon), launcher)
+    };
     Ok(tokio.block_on(Engine::start(config))?)
 }
 
 fn spec(id: String) -> Result<SandboxSpec> {
     let boot = envd::boot(&id)?;
     Ok(SandboxSpec {
-        hostname: id.clone(),
+        hostname: HOSTNAME.to_owned(),
         id,
         template: "base".to_owned(),
         resources: Resources::default(),
@@ -127,34 +142,43 @@ fn spec(id: String) -> Result<SandboxSpec> {
 }
 
 fn creating(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
-    let engine = engine(tokio)?;
+    let (engine, fresh) = (engine(tokio, 1)?, engine(tokio, 0)?);
     let home = tempfile::tempdir()?;
     let mut server = Server::start(home.path(), &[])?;
     let bwrap = peers::installed("bwrap");
     // runc as an ordinary user needs another bundle, and a cgroup of one's own.
     let runc = peers::installed("runc").filter(|_| is_root());
     let mut bundle = runc.map(peers::Bundle::new).transpose()?;
-    let [mut bare, mut own, mut ready, mut path, mut bubble, mut container] = std::array::from_fn(|_| Times::default());
+    let [
+        mut bare,
+        mut own,
+        mut ready,
+        mut anew,
+        mut path,
+        mut bubble,
+        mut container,
+    ] = std::array::from_fn(|_| Times::default());
     for round in 0..rounds.warm + rounds.create {
         if round == rounds.warm {
-            for times in [&mut bare, &mut own, &mut ready, &mut path, &mut bubble, &mut container] {
+            for times in [
+                &mut bare,
+                &mut own,
+                &mut ready,
+                &mut anew,
+                &mut path,
+                &mut bubble,
+                &mut container,
+            ] {
                 times.clear();
             }
         }
         bare.push(peers::first_output(&mut peers::bare())?);
-        tokio.block_on(async {
-            let spec = spec(format!("bench{round}"))?;
-            let began = Instant::now();
-            let sandbox = engine.create(spec).await?;
-            ready.push(began.elapsed());
-            let mut connection = envd::Connection::open(&sandbox).await?;
-            connection
-                .start(peers::ECHO[0], &peers::ECHO[1..], envd::Until::Output)
-                .await?;
-            own.push(began.elapsed());
-            sandbox.kill().await;
-            anyhow::Ok(())
-        })?;
+        // The spare sandbox comes a moment after the one before; that is not counted.
+        std::thread::sleep(Duration::from_millis(50));
+        let (until_ready, until_output) = tokio.block_on(first_output(&*engine, round))?;
+        ready.push(until_ready);
+        own.push(until_output);
+        anew.push(tokio.block_on(first_output(&*fresh, round))?.1);
         let sandbox = path.measure(|| {
             let made = server.call("create_sandbox", &json!({}))?;
             let sandbox = made["sandbox_id"].as_str().context("no sandbox_id")?.to_owned();
@@ -175,6 +199,7 @@ fn creating(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
     row("bare host, no sandbox", &bare);
     row("Sandhold, engine", &own);
     row("  of that: until the daemon answers", &ready);
+    row("Sandhold, engine, without a spare sandbox", &anew);
     row("Sandhold, MCP: create_sandbox, run_command", &path);
     for (name, times) in [("bubblewrap", &bubble), ("runc", &container)] {
         if times.len() > 0 {
@@ -195,12 +220,27 @@ fn creating(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
     Ok(())
 }
 
+/// A sandbox of the engine: how long until its daemon answers, and until the first output.
+async fn first_output(engine: &dyn Runtime, round: usize) -> Result<(Duration, Duration)> {
+    let spec = spec(format!("bench{round}"))?;
+    let began = Instant::now();
+    let sandbox = engine.create(spec).await?;
+    let ready = began.elapsed();
+    let mut connection = envd::Connection::open(&sandbox).await?;
+    connection
+        .start(peers::ECHO[0], &peers::ECHO[1..], envd::Until::Output)
+        .await?;
+    let output = began.elapsed();
+    sandbox.kill().await;
+    Ok((ready, output))
+}
+
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 fn commands(tokio: &Tokio, rounds: &Rounds, aims: &mut Vec<Aim>) -> Result<()> {
-    let engine = engine(tokio)?;
+    let engine = engine(tokio, 0)?;
     let sandbox = tokio.block_on(engine.create(spec("benchlive".to_owned())?))?;
     let mut connection = tokio.block_on(envd::Connection::open(&sandbox))?;
     let (mut host, mut inside) = (Times::default(), Times::default());

@@ -20,6 +20,11 @@ impl Times {
         self.0.push(time);
     }
 
+    /// Adds another's.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Forgets everything: what came so far was to warm up.
     pub(crate) fn clear(&mut self) {
         self.0.clear();

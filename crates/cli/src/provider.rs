@@ -15,14 +15,15 @@ pub(crate) struct Connected {
 }
 
 impl Connected {
-    pub(crate) fn new(settings: &Settings) -> Result<Self> {
+    /// With `spares` local sandboxes that are made before they are asked for.
+    pub(crate) fn new(settings: &Settings, spares: usize) -> Result<Self> {
         match &settings.provider {
             Provider::E2b(config) => {
                 let client = Client::http(config.clone()).context("the settings for E2B cannot be used")?;
                 Ok(Self { client, local: None })
             }
             Provider::Local => {
-                let local = Local::new(settings.local.clone());
+                let local = Local::new(settings.local.clone(), spares);
                 Ok(Self {
                     client: Client::in_process(local.clone()),
                     local: Some(local),

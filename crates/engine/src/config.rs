@@ -24,6 +24,11 @@ pub struct EngineConfig {
     pub max_sandboxes: usize,
     /// How sandboxes must be held.
     pub isolation: IsolationRequest,
+    /// Sandboxes that are made before anybody asks for one. Who asks for the template `base`, the default limits and
+    /// [`EngineConfig::spare_hostname`] gets one of them while there is one. They are not among the sandboxes at once.
+    pub spares: usize,
+    /// The host name of the spare ones.
+    pub spare_hostname: String,
 }
 
 impl EngineConfig {
@@ -38,6 +43,8 @@ impl EngineConfig {
             defaults: Resources::default(),
             max_sandboxes: SANDBOXES_DEFAULT,
             isolation: IsolationRequest::Auto,
+            spares: 0,
+            spare_hostname: "sandhold".to_owned(),
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandhold_runtime::{Isolation, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
 use tokio::io::Interest;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::cgroup::{self, CgroupLimits, Cgroups};
 use crate::config::EngineConfig;
@@ -20,8 +20,8 @@ use crate::init_image;
 use crate::launcher::message::{BUILD, Create, Hello, Phase, Status};
 use crate::limits::{BOOT_DEADLINE_S, BOOT_MESSAGE, STATUS, shm_bytes};
 use crate::link::{Born, Link, LinkError};
-use crate::packet;
-use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Name};
+use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Name, Taken};
+use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
 use crate::sys::watch;
 use crate::template::BASE;
@@ -31,13 +31,14 @@ pub struct Engine {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    config: EngineConfig,
+pub(crate) struct Shared {
+    pub(crate) config: EngineConfig,
     init: Option<OwnedFd>,
     cgroups: Cgroups,
     ids: Arc<IdPool>,
     slots: Arc<Semaphore>,
-    defaults: Limits,
+    pub(crate) defaults: Limits,
+    pub(crate) spares: Spares,
     info: RuntimeInfo,
     /// The launcher of now, and how many there were.
     link: tokio::sync::Mutex<(u64, Option<Arc<Link>>)>,
@@ -46,11 +47,24 @@ struct Shared {
 }
 
 /// What a first process was asked for.
-struct Order {
-    spec: SandboxSpec,
-    limits: Limits,
-    exec: bool,
-    trace: bool,
+pub(crate) struct Order {
+    pub(crate) spec: SandboxSpec,
+    pub(crate) limits: Limits,
+    pub(crate) exec: bool,
+    pub(crate) trace: bool,
+}
+
+/// A first process that has not answered yet. Dropped: it ends.
+pub(crate) struct Newborn {
+    sandbox: LocalSandbox,
+    status: OwnedFd,
+    phases: Vec<Phase>,
+}
+
+impl Newborn {
+    pub(crate) fn is_alive(&self) -> bool {
+        self.sandbox.inner().check_alive().is_ok()
+    }
 }
 
 impl Engine {
@@ -93,12 +107,14 @@ impl Engine {
             cgroups,
             ids: Arc::new(ids),
             defaults,
+            spares: Spares::default(),
             info,
             link: tokio::sync::Mutex::new((1, Some(link))),
             live: Mutex::default(),
             names: Arc::default(),
         });
         shared.rehearse().await?;
+        shared.refill();
         Ok(Arc::new(Self { shared }))
     }
 
@@ -113,6 +129,7 @@ impl Engine {
 
     /// Ends every sandbox and waits until they are gone, then lets the launcher go.
     pub async fn shutdown(&self) {
+        self.shared.spares.close();
         let live: Vec<Arc<Inner>> = {
             let live = self.shared.live.lock().unwrap_or_else(PoisonError::into_inner);
             live.values().filter_map(Weak::upgrade).collect()
@@ -286,17 +303,51 @@ impl Shared {
 
     async fn make(self: &Arc<Self>, order: Order) -> Result<(Arc<LocalSandbox>, Vec<Phase>), RuntimeError> {
         let begun = Instant::now();
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+        let id = &order.spec.id;
+        let mut slot = self.slot()?;
+        if let Some(spare) = self.spare(&order) {
+            let name = Some(self.name(id)?);
+            spare.sandbox.inner().take(id, Taken(slot, name), &order.spec.boot);
+            let made = self.started(spare, &order, begun).await;
+            self.refill();
+            match made {
+                Ok(made) => return Ok(made),
+                // It may have ended while it waited.
+                Err(error) => tracing::debug!(sandbox = id, %error, "a spare sandbox did not start"),
+            }
+            slot = self.slot()?;
+        }
+        let newborn = self.bear(&order, Some(slot)).await?;
+        let made = self.started(newborn, &order, begun).await;
+        if order.exec {
+            self.refill();
+        }
+        made
+    }
+
+    fn slot(&self) -> Result<OwnedSemaphorePermit, RuntimeError> {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
             let max = self.config.max_sandboxes;
             RuntimeError::Exhausted(format!(
                 "all {max} sandboxes are in use; shut one down, or raise the limit"
             ))
-        })?;
-        let name = Name::take(&self.names, &order.spec.id)
-            .ok_or_else(|| RuntimeError::InvalidSpec(format!("id is {:?}, which is in use", order.spec.id)))?;
+        })
+    }
+
+    fn name(&self, id: &str) -> Result<Name, RuntimeError> {
+        Name::take(&self.names, id).ok_or_else(|| RuntimeError::InvalidSpec(format!("id is {id:?}, which is in use")))
+    }
+
+    /// Has a first process made; with a slot, for the one who holds it.
+    pub(crate) async fn bear(
+        self: &Arc<Self>,
+        order: &Order,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Result<Newborn, RuntimeError> {
+        let begun = Instant::now();
+        let folder = self.name(&order.spec.id)?;
         let link = self.link().await?;
         let lease = self.ids.lease(link.number)?;
-        let failed = |what: &str, error: std::io::Error| RuntimeError::failed(format!("{what} of a sandbox"), error);
         let (control, child_control) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|error| failed("making the control socket", error.into()))?;
@@ -305,9 +356,6 @@ impl Shared {
         let (status, child_status) =
             pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed("making the status pipe", error.into()))?;
         rustix::io::ioctl_fionbio(&status, true).map_err(|error| failed("setting the status pipe", error.into()))?;
-        // It waits in the socket until the init program reads it.
-        packet::send_bytes(&control, &order.spec.boot, &[])
-            .map_err(|error| failed("sending the boot message", error.into()))?;
         let control = watch(control, Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| failed("watching the control socket", error))?;
 
@@ -315,7 +363,7 @@ impl Shared {
         let mut fds = vec![child_control, child_status];
         let mut lease = lease;
         let claim = lease.claim.take();
-        let create = self.request(request, &order, &lease, claim.is_some());
+        let create = self.request(request, order, &lease, claim.is_some());
         fds.extend(claim);
         let sent = begun.elapsed();
         let born = match link.create(create, fds).await {
@@ -342,18 +390,45 @@ impl Shared {
         };
         let replied = begun.elapsed();
         let Born { pid, pidfd, mut phases } = born;
-        let cgroups = self.cgroups.of(&order.spec.id);
+        if order.trace {
+            phases.push(Phase::new("engine: before the launcher", sent));
+            phases.push(Phase::new("engine: until its reply", replied - sent));
+        }
         let holdings = Holdings {
             request,
             link,
             ids: Arc::clone(&self.ids),
             lease,
-            slot,
-            name,
+            folder,
         };
+        let cgroups = self.cgroups.of(&order.spec.id);
         let inner = Inner::adopt(order.spec.id.clone(), (pid, pidfd), control, cgroups, holdings)
             .map_err(|error| failed("watching the first process", error))?;
         self.remember(&inner);
+        if let Some(slot) = slot {
+            inner.take(&order.spec.id, Taken(slot, None), &order.spec.boot);
+        }
+        Ok(Newborn {
+            sandbox: LocalSandbox::new(inner),
+            status,
+            phases,
+        })
+    }
+
+    /// Waits for the answer of a first process that was sent its boot message.
+    async fn started(
+        &self,
+        newborn: Newborn,
+        order: &Order,
+        begun: Instant,
+    ) -> Result<(Arc<LocalSandbox>, Vec<Phase>), RuntimeError> {
+        let Newborn {
+            sandbox,
+            status,
+            mut phases,
+        } = newborn;
+        let inner = Arc::clone(sandbox.inner());
+        let waiting = Instant::now();
         let deadline = Duration::from_secs(BOOT_DEADLINE_S).saturating_sub(begun.elapsed());
         let answer = match tokio::time::timeout(deadline, inner.boot_answer()).await {
             Ok(answer) => answer,
@@ -362,21 +437,9 @@ impl Shared {
         if let Ok(Some(answer)) = answer {
             if order.trace {
                 phases.extend(read_phases(&status));
-                let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-                phases.push(Phase {
-                    name: "engine: before the launcher".to_owned(),
-                    us: us(sent),
-                });
-                phases.push(Phase {
-                    name: "engine: until its reply".to_owned(),
-                    us: us(replied - sent),
-                });
-                phases.push(Phase {
-                    name: "engine: until the answer".to_owned(),
-                    us: us(begun.elapsed() - replied),
-                });
+                phases.push(Phase::new("engine: until the answer", waiting.elapsed()));
             }
-            return Ok((Arc::new(LocalSandbox::new(inner, answer)), phases));
+            return Ok((Arc::new(sandbox.answered(answer)), phases));
         }
         // It ended, or has to.
         let died = matches!(answer, Ok(None));
@@ -391,7 +454,7 @@ impl Shared {
             }
         }
         if dry && !order.exec {
-            return Ok((Arc::new(LocalSandbox::new(inner, Vec::new())), phases));
+            return Ok((Arc::new(sandbox), phases));
         }
         let cause = match answer {
             Err(error) => error,
@@ -433,8 +496,12 @@ impl Shared {
     fn remember(&self, inner: &Arc<Inner>) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|_, known| known.strong_count() > 0);
-        live.insert(inner.id.clone(), Arc::downgrade(inner));
+        live.insert(inner.folder.clone(), Arc::downgrade(inner));
     }
+}
+
+fn failed(what: &str, error: std::io::Error) -> RuntimeError {
+    RuntimeError::failed(format!("{what} of a sandbox"), error)
 }
 
 /// Everything a child wrote into its status pipe so far.

@@ -96,3 +96,6 @@ pub(crate) const RANGES_PER_BLOCK: u32 = 64;
 pub(crate) const BLOCKS: u32 = (0x6fff_ffff - IDS_FIRST) / (IDS_PER_SANDBOX * RANGES_PER_BLOCK);
 /// The id of `user` inside.
 pub(crate) const USER_ID: u32 = 1000;
+
+/// How long after a sandbox was made the next spare one is: its caller's first command goes first.
+pub(crate) const SPARE_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::limits::MESSAGE;
 
 /// Most descriptors beside one packet.
-const FDS: usize = 8;
+const FDS: usize = 16;
 
 /// Sends one packet.
 pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[&OwnedFd]) -> Result<(), Errno> {

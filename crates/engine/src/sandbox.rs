@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,7 +43,10 @@ const CONNECTION: u8 = b'c';
 
 /// What a sandbox holds, shared by its handle and the task that waits for its end.
 pub(crate) struct Inner {
-    pub(crate) id: String,
+    /// The name of its cgroups; its id, too, while nobody has taken it.
+    pub(crate) folder: String,
+    id: OnceLock<String>,
+    taken: Mutex<Option<Taken>>,
     pidfd: OwnedFd,
     control: AsyncFd<OwnedFd>,
     cgroups: SandboxCgroups,
@@ -59,9 +62,14 @@ pub(crate) struct Holdings {
     pub(crate) link: Arc<Link>,
     pub(crate) ids: Arc<IdPool>,
     pub(crate) lease: Lease,
-    pub(crate) slot: OwnedSemaphorePermit,
-    pub(crate) name: Name,
+    /// The name of its cgroups.
+    pub(crate) folder: Name,
 }
+
+/// What whoever asked for a sandbox holds until its end: a place among the sandboxes at once, and the id where that is
+/// not the name of its cgroups.
+#[expect(dead_code, reason = "held, not read")]
+pub(crate) struct Taken(pub(crate) OwnedSemaphorePermit, pub(crate) Option<Name>);
 
 /// An id in use: no second sandbox can take it.
 pub(crate) struct Name {
@@ -95,7 +103,7 @@ pub(crate) struct LocalSandbox {
 impl Inner {
     /// Takes over a first process and starts to wait for its end.
     pub(crate) fn adopt(
-        id: String,
+        folder: String,
         (pid, pidfd): (i32, OwnedFd),
         control: AsyncFd<OwnedFd>,
         cgroups: SandboxCgroups,
@@ -111,7 +119,9 @@ impl Inner {
             }
         };
         let inner = Arc::new(Self {
-            id,
+            folder,
+            id: OnceLock::new(),
+            taken: Mutex::default(),
             pidfd,
             control,
             cgroups,
@@ -119,9 +129,26 @@ impl Inner {
             reason: Mutex::new(None),
             ended: watch::channel(None).0,
         });
-        tracing::debug!(sandbox = inner.id, pid, "started");
+        tracing::debug!(sandbox = inner.folder, pid, "started");
         tokio::spawn(clean_up(Arc::clone(&inner), waiting, holdings));
         Ok(inner)
+    }
+
+    /// The id it is known by.
+    pub(crate) fn id(&self) -> &str {
+        self.id.get().unwrap_or(&self.folder)
+    }
+
+    /// Gives it to whoever asked for a sandbox of this id, with its boot message, which waits in the socket until the
+    /// init program reads it.
+    pub(crate) fn take(&self, id: &str, taken: Taken, boot: &[u8]) {
+        // A second time is never asked for.
+        let _ = self.id.set(id.to_owned());
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
+        // Where nobody is left to read it, the answer fails to come, and the status pipe may tell why.
+        if let Err(error) = packet::send_bytes(&self.control, boot, &[]) {
+            tracing::debug!(sandbox = id, %error, "the boot message was not sent");
+        }
     }
 
     /// Starts its end, for this reason unless there is one already.
@@ -145,7 +172,7 @@ impl Inner {
         reason.ok().and_then(|reason| reason.clone()).unwrap_or_default()
     }
 
-    fn check_alive(&self) -> Result<(), RuntimeError> {
+    pub(crate) fn check_alive(&self) -> Result<(), RuntimeError> {
         match &*self.ended.borrow() {
             Some(reason) => Err(RuntimeError::Ended(reason.clone())),
             None => Ok(()),
@@ -193,7 +220,7 @@ impl Inner {
         let verb = if frozen { "freezing" } else { "thawing" };
         result
             .unwrap_or_else(|error| Err(error.into()))
-            .map_err(|error| RuntimeError::failed(format!("{verb} sandbox {}", self.id), error))
+            .map_err(|error| RuntimeError::failed(format!("{verb} sandbox {}", self.id()), error))
     }
 }
 
@@ -209,10 +236,13 @@ async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings
             }
         }
     }
-    remove(&inner.cgroups, &inner.id).await;
+    remove(&inner.cgroups, inner.id()).await;
     holdings.ids.release(&holdings.lease);
     holdings.link.forget(holdings.request).await;
-    drop((holdings.slot, holdings.name));
+    drop((
+        holdings.folder,
+        inner.taken.lock().unwrap_or_else(PoisonError::into_inner).take(),
+    ));
     let reason = inner.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
     inner
         .ended
@@ -236,8 +266,21 @@ fn launcher_gone(inner: &Inner) -> bool {
 }
 
 impl LocalSandbox {
-    pub(crate) fn new(inner: Arc<Inner>, boot_answer: Vec<u8>) -> Self {
-        Self { inner, boot_answer }
+    /// One that has not answered yet.
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self {
+            inner,
+            boot_answer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn answered(mut self, boot_answer: Vec<u8>) -> Self {
+        self.boot_answer = boot_answer;
+        self
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 }
 
@@ -255,7 +298,8 @@ impl Sandbox for LocalSandbox {
 
     async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {
         self.inner.check_alive()?;
-        let failed = |error: io::Error| RuntimeError::failed(format!("connecting to sandbox {}", self.inner.id), error);
+        let failed =
+            |error: io::Error| RuntimeError::failed(format!("connecting to sandbox {}", self.inner.id()), error);
         let pair = socketpair(
             AddressFamily::UNIX,
             SocketType::STREAM,
@@ -283,7 +327,7 @@ impl Sandbox for LocalSandbox {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOMANYREFS) => {
                 let what = format!(
                     "sandbox {} does not accept its connections, too many are waiting",
-                    self.inner.id
+                    self.inner.id()
                 );
                 return Err(RuntimeError::Exhausted(what));
             }
@@ -321,7 +365,7 @@ impl Sandbox for LocalSandbox {
         let deadline = Duration::from_secs(KILL_DEADLINE_S);
         if tokio::time::timeout(deadline, &mut ended).await.is_err() {
             tracing::warn!(
-                sandbox = self.inner.id,
+                sandbox = self.inner.id(),
                 "its processes have not ended yet after SIGKILL"
             );
             ended.await;

@@ -10,4 +10,5 @@ mod suite {
     mod filter;
     mod isolation;
     mod limits;
+    mod spares;
 }

@@ -7,8 +7,8 @@
 //! The order matters:
 //! 1. what needs no ids, while the launcher writes the maps;
 //! 2. ids, then the death signal (a change of ids clears it) and a look whether the launcher still lives;
-//! 3. mounts, from descriptors, into a root that nobody else can see, while the launcher moves the process into its
-//!    cgroups; then the host trees and the pivot;
+//! 3. mounts, from descriptors, into a root that nobody else can see, while the launcher makes its cgroups; then it
+//!    moves into them; then the host trees and the pivot;
 //! 4. what takes away: resource limits, capabilities, `no_new_privs`, the filter; then exec.
 
 use std::convert::Infallible;
@@ -130,9 +130,13 @@ fn build(
 
     rustix::process::umask(Mode::empty());
     let new_root = mount_root(launcher, create, clock)?;
-    let mapped = wait_at_gate(&gate)?;
+    let (mapped, doors) = wait_at_gate(&gate)?;
     drop(gate);
     clock.mark("gate 2");
+    for door in &doors {
+        rustix::io::write(door, b"0").on(Step::Cgroup, "tasks")?;
+    }
+    drop(doors);
     if !born_in_cgroup {
         sys::unshare(sys::Unshare::Cgroup).on(Step::Cgroup, "namespace")?;
     }
@@ -167,7 +171,7 @@ fn build(
 
 /// Waits at the gate: first until the maps are written, then until the process is in its cgroups. With the second comes
 /// one byte a host tree and the descriptors of those that carry the map; the byte says whether there is one.
-fn wait_at_gate(gate: &OwnedFd) -> Result<Vec<Option<OwnedFd>>, Failure> {
+fn wait_at_gate(gate: &OwnedFd) -> Result<(Vec<Option<OwnedFd>>, Vec<OwnedFd>), Failure> {
     let mut present = [0; 64];
     let (len, fds) = packet::receive_bytes(gate, &mut present).at(Step::Gate)?;
     if len == 0 {
@@ -178,10 +182,11 @@ fn wait_at_gate(gate: &OwnedFd) -> Result<Vec<Option<OwnedFd>>, Failure> {
         });
     }
     let mut fds = fds.into_iter();
-    Ok(present[..len]
+    let trees = present[..len]
         .iter()
         .map(|present| if *present == 1 { fds.next() } else { None })
-        .collect())
+        .collect();
+    Ok((trees, fds.collect()))
 }
 
 fn take_ids(launcher: &Launcher, create: &Create) -> Result<(), Failure> {

@@ -174,6 +174,15 @@ pub struct Phase {
     pub us: u64,
 }
 
+impl Phase {
+    pub(crate) fn new(name: &str, took: std::time::Duration) -> Self {
+        Self {
+            name: name.to_owned(),
+            us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
 /// What a child writes into its status pipe.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Status {

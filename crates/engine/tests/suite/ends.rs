@@ -9,7 +9,7 @@ use sandhold_runtime::{Runtime, RuntimeError};
 use super::common::{USER, engine, out, run, sandbox, spec};
 
 /// Processes below `root`, by the parent chain.
-fn descendants(root: u32) -> BTreeSet<u32> {
+pub(super) fn descendants(root: u32) -> BTreeSet<u32> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -45,7 +45,7 @@ fn descendants(root: u32) -> BTreeSet<u32> {
     }
 }
 
-fn launcher_of(server: u32) -> u32 {
+pub(super) fn launcher_of(server: u32) -> u32 {
     let is_launcher = |pid: &u32| {
         std::fs::read(format!("/proc/{pid}/cmdline"))
             .unwrap_or_default()
@@ -95,7 +95,7 @@ fn id_claims() -> usize {
         .count()
 }
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(8);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}");
@@ -105,7 +105,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Runs the calling test in a process of its own, so that it can count what belongs to its process: several tests of one
 /// process would count each other's. True in that process.
-fn alone() -> bool {
+pub(super) fn alone() -> bool {
     const ALONE: &str = "SANDHOLD_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() || std::env::var_os(SERVER).is_some() {
         return true;

@@ -16,8 +16,8 @@ use crate::filesystem::limits::FILE_CHUNK;
 
 /// Where the bytes come from.
 pub(crate) enum Source {
-    /// The next so many bytes of the file.
-    Plain(File, u64),
+    /// A part of the file.
+    Plain(Plain),
     /// The rest of the file, gzipped.
     Gzip(Box<GzEncoder<File>>),
 }
@@ -26,15 +26,7 @@ impl Source {
     /// The next piece; empty at the end.
     pub(crate) fn read(&mut self) -> io::Result<Bytes> {
         match self {
-            Self::Plain(file, left) => {
-                let piece = read_up_to(file, usize::try_from(*left).unwrap_or(FILE_CHUNK).min(FILE_CHUNK))?;
-                if piece.is_empty() && *left > 0 {
-                    // The length has been promised; the client must see that this is not all.
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
-                }
-                *left -= piece.len() as u64;
-                Ok(piece.into())
-            }
+            Self::Plain(plain) => plain.read(),
             Self::Gzip(encoder) => {
                 let mut piece = vec![0; FILE_CHUNK];
                 let mut filled = 0;
@@ -53,26 +45,71 @@ impl Source {
     /// Bytes that are still to come, where that is known.
     fn left(&self) -> Option<u64> {
         match self {
-            Self::Plain(_, left) => Some(*left),
+            Self::Plain(plain) => Some(plain.left),
             Self::Gzip(_) => None,
         }
     }
 }
 
+/// The next so many bytes of a file.
+pub(crate) struct Plain {
+    file: File,
+    left: u64,
+    /// Pieces whose memory is used again once they are sent: fresh memory costs more than the reading.
+    pieces: Vec<Bytes>,
+}
+
+impl Plain {
+    /// `left` bytes from where the file stands.
+    pub(crate) fn new(file: File, left: u64) -> Self {
+        Self {
+            file,
+            left,
+            pieces: Vec::new(),
+        }
+    }
+
+    fn read(&mut self) -> io::Result<Bytes> {
+        let limit = usize::try_from(self.left).unwrap_or(FILE_CHUNK).min(FILE_CHUNK);
+        let sent = self.pieces.iter().position(Bytes::is_unique);
+        let sent = sent.and_then(|at| self.pieces.swap_remove(at).try_into_mut().ok());
+        let mut buffer = sent.map_or_else(Vec::new, Vec::from);
+        read_into(&self.file, &mut buffer, limit)?;
+        if buffer.is_empty() && self.left > 0 {
+            // The length has been promised; the client must see that this is not all.
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter"));
+        }
+        self.left -= buffer.len() as u64;
+        let piece = Bytes::from(buffer);
+        if self.left > 0 {
+            self.pieces.push(piece.clone());
+        }
+        Ok(piece)
+    }
+}
+
 /// Reads until `limit` bytes are there or the file ends.
 pub(crate) fn read_up_to(file: &File, limit: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(limit);
-    while bytes.len() < limit {
-        match rustix::io::read(file, rustix::buffer::spare_capacity(&mut bytes)) {
+    let mut bytes = Vec::new();
+    read_into(file, &mut bytes, limit)?;
+    Ok(bytes)
+}
+
+/// The same, in place of what `bytes` holds.
+fn read_into(file: &File, bytes: &mut Vec<u8>, limit: usize) -> io::Result<()> {
+    bytes.resize(limit, 0);
+    let mut filled = 0;
+    while filled < limit {
+        match rustix::io::read(file, &mut bytes[filled..]) {
             // Files below /proc that wait for events have none for us now.
             Ok(0) | Err(Errno::AGAIN) => break,
-            Ok(_) | Err(Errno::INTR) => {}
+            Ok(n) => filled += n,
+            Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    // The buffer may have come out larger than was asked for.
-    bytes.truncate(limit);
-    Ok(bytes)
+    bytes.truncate(filled);
+    Ok(())
 }
 
 type Read1 = JoinHandle<io::Result<(Source, Bytes)>>;

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use sandhold_wire::signature::Operation;
 
 use super::access::{self, Query};
-use super::body::{FileBody, Source, read_up_to};
+use super::body::{FileBody, Plain, Source, read_up_to};
 use super::conditions::{self, Verdict};
 use super::encoding::{self, Coding};
 use super::{QueryError, content};
@@ -110,14 +110,14 @@ fn answer(path: &Path, headers: &HeaderMap, head_only: bool) -> Result<Response,
     if !head_only {
         *response.body_mut() = if range.start > 0 {
             file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
-            stream(Source::Plain(file, length), path)?
+            stream(Source::Plain(Plain::new(file, length)), path)?
         } else if start.len() as u64 == length {
             Body::from(start)
         } else if start.is_empty() {
             return Err(failed(io::Error::from(io::ErrorKind::UnexpectedEof)));
         } else {
             let left = length - start.len() as u64;
-            Body::new(FileBody::new(start.into(), Source::Plain(file, left)))
+            Body::new(FileBody::new(start.into(), Source::Plain(Plain::new(file, left))))
         };
     }
     Ok(with_status(response, status))

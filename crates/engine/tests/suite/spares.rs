@@ -1,0 +1,163 @@
+//! Sandboxes that are made before anybody asks for one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sandhold_engine::{Engine, EngineConfig};
+use sandhold_runtime::{Resources, Runtime, RuntimeError, SandboxSpec};
+
+use super::common::{USER, config, out, sh, spec};
+use super::ends::{alone, descendants, eventually, launcher_of};
+
+async fn start(max_sandboxes: usize) -> Arc<Engine> {
+    let config = EngineConfig {
+        spares: 1,
+        max_sandboxes,
+        ..config()
+    };
+    Engine::start(config).await.expect("an engine")
+}
+
+/// As the spare ones are.
+fn usual() -> SandboxSpec {
+    SandboxSpec {
+        hostname: "sandhold".to_owned(),
+        ..spec()
+    }
+}
+
+/// The first processes of all sandboxes of this program.
+fn first_processes() -> BTreeSet<u32> {
+    let launcher = launcher_of(std::process::id());
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        parent == Some(launcher.to_string().as_str())
+    };
+    descendants(launcher).into_iter().filter(is_child).collect()
+}
+
+/// The spare one, once it is there and the only sandbox.
+async fn the_spare() -> u32 {
+    eventually("a spare sandbox", || first_processes().len() == 1).await;
+    first_processes().into_iter().next().expect("a spare sandbox")
+}
+
+#[tokio::test]
+async fn who_asks_for_the_usual_gets_it() {
+    if !alone() {
+        return;
+    }
+    let engine = start(1).await;
+    let spare = the_spare().await;
+    assert_eq!(engine.live(), 0, "it is nobody's");
+    let spec = usual();
+    let sandbox = engine.create(spec.clone()).await.unwrap();
+    assert_eq!(sandbox.boot_answer(), b"ready");
+    assert_eq!(engine.live(), 1);
+    assert_eq!(out(&*sandbox, USER, "hostname; id -u").await, "sandhold\n1000");
+    eventually("the next one", || first_processes().len() == 2).await;
+    assert!(first_processes().contains(&spare));
+
+    // Its id is in use, and the place that it takes.
+    let full = engine.create(usual()).await.err();
+    assert!(matches!(full, Some(RuntimeError::Exhausted(_))), "{full:?}");
+    sandbox.kill().await;
+    eventually("the end of it", || !first_processes().contains(&spare)).await;
+    assert_eq!(engine.live(), 0);
+    let again = engine.create(spec.clone()).await.unwrap();
+    let same = engine.create(spec).await.err();
+    assert!(same.is_some());
+    drop(again);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_id_in_use_is_refused() {
+    let engine = start(4).await;
+    let spec = usual();
+    let first = engine.create(spec.clone()).await.unwrap();
+    for _ in 0..20 {
+        let second = engine.create(spec.clone()).await.err();
+        assert!(matches!(second, Some(RuntimeError::InvalidSpec(_))), "{second:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(engine.live(), 1);
+    drop(first);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_anything_else_gets_one_of_their_own() {
+    if !alone() {
+        return;
+    }
+    let engine = start(4).await;
+    let spare = the_spare().await;
+    let named = engine.create(spec()).await.unwrap();
+    assert_eq!(out(&*named, USER, "hostname").await, "testbox");
+    let resources = Resources {
+        open_files: Some(77),
+        ..Resources::default()
+    };
+    let limited = engine.create(SandboxSpec { resources, ..usual() }).await.unwrap();
+    assert_eq!(out(&*limited, USER, "ulimit -n").await, "77");
+    named.kill().await;
+    limited.kill().await;
+    assert_eq!(the_spare().await, spare);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_that_died_is_not_given() {
+    if !alone() {
+        return;
+    }
+    let engine = start(4).await;
+    for round in 0..4 {
+        let spare = the_spare().await;
+        // At once, and after its end was noticed.
+        let pid = rustix::process::Pid::from_raw(spare.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        if round % 2 == 1 {
+            eventually("its end", || !first_processes().contains(&spare)).await;
+        }
+        let sandbox = engine.create(usual()).await.unwrap();
+        assert_eq!(sh(&*sandbox, USER, "true").await.0, 0);
+        sandbox.kill().await;
+        assert_eq!(engine.live(), 0);
+    }
+    let launcher = launcher_of(std::process::id());
+    let pid = rustix::process::Pid::from_raw(launcher.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let sandbox = loop {
+        // While the launcher's end is not noticed, the answer is to try again.
+        if let Ok(sandbox) = engine.create(usual()).await {
+            break sandbox;
+        }
+    };
+    assert_eq!(sh(&*sandbox, USER, "true").await.0, 0);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn shutdown_ends_it() {
+    if !alone() {
+        return;
+    }
+    let engine = start(4).await;
+    the_spare().await;
+    engine.shutdown().await;
+    eventually("no process", || descendants(std::process::id()).is_empty()).await;
+
+    // In the middle of being made.
+    for pause in [0, 15, 19, 20, 21, 22, 24] {
+        let engine = start(4).await;
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        engine.shutdown().await;
+        drop(engine);
+        eventually("no process", || descendants(std::process::id()).is_empty()).await;
+    }
+}
