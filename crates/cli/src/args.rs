@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, net::SocketAddr};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 
 /// Gives an agent a computer: an MCP server whose tools write files and run commands in isolated sandboxes, on this
 /// machine or on E2B.
@@ -20,7 +20,13 @@ pub(crate) struct Args {
     /// How local sandboxes are isolated: auto or namespaces. A level that cannot be had is an error
     #[arg(long, global = true, value_name = "LEVEL", value_parser = ["auto", "namespaces"])]
     pub(crate) isolation: Option<String>,
+    /// Local sandboxes that are made before a client asks for one, 0 to 16 [default: 1]
+    #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u64).range(0..=SPARES_MAX))]
+    pub(crate) spares: Option<u64>,
 }
+
+/// Most sandboxes that are made before a client asks.
+pub(crate) const SPARES_MAX: u64 = 16;
 
 const AFTER: &str = "\
 Add it to an MCP client:
@@ -30,6 +36,7 @@ Environment:
   SANDHOLD_HOME        where the registry is kept
   SANDHOLD_PROVIDER    local or e2b
   SANDHOLD_ISOLATION   as --isolation
+  SANDHOLD_SPARES      as --spares
   SANDHOLD_TOKEN       the token of `mcp --http`
   SANDHOLD_LOG         what is logged to stderr: error, warn (default), info, debug, trace, or a filter
   E2B_API_KEY          use E2B; with E2B_DOMAIN, E2B_API_URL, E2B_SANDBOX_URL as in E2B's own SDKs";

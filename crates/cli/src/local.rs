@@ -23,33 +23,24 @@ use crate::{daemon, settings::LocalSettings};
 
 /// Longest life of a local sandbox in seconds: 24 hours.
 const MAX_TIMEOUT_S: u64 = 86_400;
-/// Sandboxes that are made before a client asks: one costs little more than a mebibyte, and one is there again before most
-/// clients ask for another.
-pub(crate) const SPARES: usize = 1;
-
 /// A handle to the local engine and gateway. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Local {
     settings: Arc<LocalSettings>,
-    spares: usize,
     started: Arc<OnceCell<(Gateway, Router)>>,
 }
 
 impl Local {
-    /// With `spares` sandboxes that are made before they are asked for.
-    pub(crate) fn new(settings: LocalSettings, spares: usize) -> Self {
+    pub(crate) fn new(settings: LocalSettings) -> Self {
         Self {
             settings: Arc::new(settings),
-            spares,
             started: Arc::default(),
         }
     }
 
     /// Starts engine and gateway, if they do not run. A failure is not kept: the next call tries again.
     pub(crate) async fn start(&self) -> Result<&(Gateway, Router)> {
-        self.started
-            .get_or_try_init(|| start(&self.settings, self.spares))
-            .await
+        self.started.get_or_try_init(|| start(&self.settings)).await
     }
 
     /// Ends every sandbox.
@@ -60,8 +51,8 @@ impl Local {
     }
 }
 
-async fn start(settings: &LocalSettings, spares: usize) -> Result<(Gateway, Router)> {
-    let gateway = start_gateway(settings, spares, None, false).await?;
+async fn start(settings: &LocalSettings) -> Result<(Gateway, Router)> {
+    let gateway = start_gateway(settings, None, false).await?;
     let router = gateway.router(Owner::LOCAL);
     Ok((gateway, router))
 }
@@ -70,7 +61,6 @@ async fn start(settings: &LocalSettings, spares: usize) -> Result<(Gateway, Rout
 /// sandboxes outlive this program.
 pub(crate) async fn start_gateway(
     settings: &LocalSettings,
-    spares: usize,
     domain: Option<String>,
     keep_paused: bool,
 ) -> Result<Gateway> {
@@ -79,7 +69,7 @@ pub(crate) async fn start_gateway(
         .context("the search for the daemon failed")??;
     let mut config = EngineConfig::new(InitProgram::Path(daemon), launcher());
     config.isolation = settings.isolation;
-    config.spares = spares;
+    config.spares = settings.spares;
     let engine = Engine::start(config)
         .await
         .context("this machine cannot run local sandboxes")?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use sandhold_client::HttpConfig;
 use sandhold_engine::IsolationRequest;
 
-use crate::args::Args;
+use crate::args::{Args, SPARES_MAX};
 
 /// Names of the environment variables.
 pub(crate) mod env {
@@ -16,6 +16,7 @@ pub(crate) mod env {
     pub(crate) const SANDHOLD_PROVIDER: &str = "SANDHOLD_PROVIDER";
     /// Isolation level of local sandboxes.
     pub(crate) const SANDHOLD_ISOLATION: &str = "SANDHOLD_ISOLATION";
+    pub(crate) const SANDHOLD_SPARES: &str = "SANDHOLD_SPARES";
     /// Bearer token of `sandhold mcp --http`.
     pub(crate) const SANDHOLD_TOKEN: &str = "SANDHOLD_TOKEN";
     /// Filter of the log on stderr.
@@ -59,7 +60,12 @@ pub(crate) enum Provider {
 pub(crate) struct LocalSettings {
     pub(crate) home: PathBuf,
     pub(crate) isolation: IsolationRequest,
+    /// Sandboxes that are made before they are asked for.
+    pub(crate) spares: usize,
 }
+
+/// One costs little more than a mebibyte, and one is there again before most clients ask for another.
+const SPARES: u64 = 1;
 
 impl Settings {
     /// Reads the environment; the command line wins.
@@ -130,11 +136,27 @@ impl Settings {
                 env::SANDHOLD_ISOLATION
             ),
         };
+        let spares = match args.spares {
+            Some(spares) => spares,
+            None => match text(env::SANDHOLD_SPARES)? {
+                None => SPARES,
+                Some(value) => value
+                    .parse()
+                    .ok()
+                    .filter(|spares| *spares <= SPARES_MAX)
+                    .with_context(|| format!("{} is {value:?}; it can be 0 to {SPARES_MAX}", env::SANDHOLD_SPARES))?,
+            },
+        };
+        let spares = usize::try_from(spares)?;
         Ok(Self {
             provider,
             log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| "warn".into()),
             token: text(env::SANDHOLD_TOKEN)?,
-            local: LocalSettings { home, isolation },
+            local: LocalSettings {
+                home,
+                isolation,
+                spares,
+            },
         })
     }
 }
@@ -171,6 +193,12 @@ mod tests {
         ));
         let error = read(&["--provider", "e2b"], &[]).unwrap_err().to_string();
         assert!(error.contains("E2B_API_KEY"), "{error}");
+        let spares = |args: &[&str], value| read(args, &[("SANDHOLD_SPARES", value)]).map(|s| s.local.spares);
+        assert_eq!(spares(&[], "").unwrap(), 1);
+        assert_eq!(spares(&[], "0").unwrap(), 0);
+        assert_eq!(spares(&["--spares", "2"], "0").unwrap(), 2);
+        assert!(spares(&[], "17").unwrap_err().to_string().contains("0 to 16"));
+        assert!(spares(&[], "many").is_err());
         let error = read(&[], &[("SANDHOLD_ISOLATION", "strong")]).unwrap_err().to_string();
         assert!(
             error.contains("SANDHOLD_ISOLATION") && error.contains("strong"),

@@ -155,6 +155,12 @@ impl Engine {
         self.shared.config.max_sandboxes - self.shared.slots.available_permits()
     }
 
+    /// How many sandboxes are there that nobody has asked for yet.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        self.shared.spares.len()
+    }
+
     async fn make(&self, spec: SandboxSpec, trace: bool) -> Result<(Arc<LocalSandbox>, Vec<Phase>), RuntimeError> {
         let limits = self.shared.check(&spec)?;
         let shared = Arc::clone(&self.shared);

@@ -25,6 +25,10 @@ impl Spares {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Ends those that are there, and takes no more.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
@@ -56,7 +60,7 @@ impl Shared {
         tokio::spawn(async move {
             tokio::time::sleep(SPARE_PAUSE).await;
             while let Some(shared) = Weak::upgrade(&weak) {
-                if shared.spares.lock().len() >= shared.config.spares {
+                if shared.spares.len() >= shared.config.spares {
                     shared.spares.filling.store(false, Ordering::Release);
                     return;
                 }

@@ -11,6 +11,7 @@ use sandhold_client::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget,
     call::{Call, Progress},
     guide,
     http::Principal,
@@ -220,6 +221,30 @@ impl ServerHandler for Server {
             // The client does not listen any more; dropping the work cancels it.
             () = cx.ct.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
         }
+    }
+
+    /// Requests that have not the shape of any method: rmcp says of them that there is no such method.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _cx: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let CustomRequest { method, params, .. } = request;
+        let params = params.unwrap_or_default();
+        let cause = match method.as_str() {
+            CallToolRequestMethod::VALUE => serde_json::from_value::<CallToolRequestParams>(params).err(),
+            GetPromptRequestMethod::VALUE => serde_json::from_value::<GetPromptRequestParams>(params).err(),
+            ReadResourceRequestMethod::VALUE => serde_json::from_value::<ReadResourceRequestParams>(params).err(),
+            _ => None,
+        };
+        Err(match cause {
+            Some(cause) => {
+                let message = format!("the params of {method} are not what the protocol says: {cause}");
+                // The cause quotes what came, whole.
+                ErrorData::invalid_params(budget::line(&message, budget::LINE), None)
+            }
+            None => ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None),
+        })
     }
 
     async fn list_prompts(

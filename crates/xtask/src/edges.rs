@@ -30,7 +30,13 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("sandhold-tests", &[]),
     (
         "sandhold-benches",
-        &["sandhold-engine", "sandhold-runtime", "sandhold-wire", "sandhold-tests"],
+        &[
+            "sandhold-client",
+            "sandhold-engine",
+            "sandhold-runtime",
+            "sandhold-wire",
+            "sandhold-tests",
+        ],
     ),
 ];
 

@@ -114,7 +114,7 @@ async fn machine() -> Vec<Check> {
 
 /// The whole way: make a sandbox, run a command, end it.
 async fn try_sandbox(settings: &Settings) -> Result<String> {
-    let connected = Connected::new(settings, 0)?;
+    let connected = Connected::without_spares(settings)?;
     let tried = async {
         let start = Instant::now();
         let sandbox = connected

@@ -8,12 +8,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::signals::Signals;
-use crate::{args::McpArgs, local, provider::Connected, settings::Settings};
+use crate::{args::McpArgs, provider::Connected, settings::Settings};
 
 const TOKEN_BYTES: usize = 24;
 
 pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
-    let connected = Connected::new(&settings, local::SPARES)?;
+    let connected = Connected::new(&settings)?;
     let selection = Selection {
         toolsets: Some(args.toolsets.clone()).filter(|names| !names.is_empty()),
         tools: args.tools.clone(),

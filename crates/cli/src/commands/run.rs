@@ -32,7 +32,7 @@ const NOT_FOUND: u8 = 127;
 const INPUT_CHUNK: usize = 32 << 10;
 
 pub(crate) async fn run(args: RunArgs, settings: Settings) -> Result<ExitCode> {
-    let connected = Connected::new(&settings, 0)?;
+    let connected = Connected::without_spares(&settings)?;
     let done = in_sandbox(&connected, args).await;
     connected.shutdown().await;
     done

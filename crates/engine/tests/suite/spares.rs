@@ -40,8 +40,11 @@ fn first_processes() -> BTreeSet<u32> {
 }
 
 /// The spare one, once it is there and the only sandbox.
-async fn the_spare() -> u32 {
-    eventually("a spare sandbox", || first_processes().len() == 1).await;
+async fn the_spare(engine: &Engine) -> u32 {
+    eventually("a spare sandbox", || {
+        engine.spares() == 1 && first_processes().len() == 1
+    })
+    .await;
     first_processes().into_iter().next().expect("a spare sandbox")
 }
 
@@ -51,14 +54,14 @@ async fn who_asks_for_the_usual_gets_it() {
         return;
     }
     let engine = start(1).await;
-    let spare = the_spare().await;
+    let spare = the_spare(&engine).await;
     assert_eq!(engine.live(), 0, "it is nobody's");
     let spec = usual();
     let sandbox = engine.create(spec.clone()).await.unwrap();
     assert_eq!(sandbox.boot_answer(), b"ready");
     assert_eq!(engine.live(), 1);
     assert_eq!(out(&*sandbox, USER, "hostname; id -u").await, "sandhold\n1000");
-    eventually("the next one", || first_processes().len() == 2).await;
+    eventually("the next one", || engine.spares() == 1).await;
     assert!(first_processes().contains(&spare));
 
     // Its id is in use, and the place that it takes.
@@ -95,7 +98,7 @@ async fn who_asks_for_anything_else_gets_one_of_their_own() {
         return;
     }
     let engine = start(4).await;
-    let spare = the_spare().await;
+    let spare = the_spare(&engine).await;
     let named = engine.create(spec()).await.unwrap();
     assert_eq!(out(&*named, USER, "hostname").await, "testbox");
     let resources = Resources {
@@ -106,7 +109,7 @@ async fn who_asks_for_anything_else_gets_one_of_their_own() {
     assert_eq!(out(&*limited, USER, "ulimit -n").await, "77");
     named.kill().await;
     limited.kill().await;
-    assert_eq!(the_spare().await, spare);
+    assert_eq!(the_spare(&engine).await, spare);
     engine.shutdown().await;
 }
 
@@ -117,7 +120,7 @@ async fn one_that_died_is_not_given() {
     }
     let engine = start(4).await;
     for round in 0..4 {
-        let spare = the_spare().await;
+        let spare = the_spare(&engine).await;
         // At once, and after its end was noticed.
         let pid = rustix::process::Pid::from_raw(spare.cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -148,7 +151,7 @@ async fn shutdown_ends_it() {
         return;
     }
     let engine = start(4).await;
-    the_spare().await;
+    the_spare(&engine).await;
     engine.shutdown().await;
     eventually("no process", || descendants(std::process::id()).is_empty()).await;
 
