@@ -158,7 +158,7 @@ impl Archives {
         let file = tokio::fs::File::open(&path)
             .await
             .map_err(|source| ArchiveError::File { path, source })?;
-        let chunks = stream::try_unfold(file, async |mut file| {
+        let chunks = stream::try_unfold(file, |mut file| async move {
             let mut chunk = bytes::BytesMut::with_capacity(CHUNK);
             let read = file.read_buf(&mut chunk).await?;
             Ok::<_, io::Error>((read > 0).then(|| (chunk.freeze(), file)))

@@ -153,9 +153,12 @@ impl Entry {
         });
     }
 
-    pub(crate) fn set_end_reason(&self, reason: &str) {
+    /// Begins its end; false if that was begun before, for the reason it was.
+    pub(crate) fn set_end_reason(&self, reason: &str) -> bool {
         let mut held = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = held.is_none();
         held.get_or_insert_with(|| reason.to_owned());
+        first
     }
 
     /// Why it is being ended.

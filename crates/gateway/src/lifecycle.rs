@@ -184,8 +184,12 @@ pub(crate) async fn kill(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let entry = sandboxes.find(&id, owner).await?;
-    sandboxes.kill(&entry, "it was shut down").await;
-    Ok(StatusCode::NO_CONTENT)
+    if sandboxes.kill(&entry, "it was shut down").await {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        // Its timeout, or another caller, was faster.
+        Err(Refusal::no_sandbox(&entry.id, entry.end_reason().as_deref()))
+    }
 }
 
 pub(crate) async fn set_timeout(

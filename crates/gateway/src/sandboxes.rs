@@ -187,7 +187,7 @@ impl Sandboxes {
     pub(crate) async fn shutdown(&self) {
         const REASON: &str = "with the server that held it";
         futures::stream::iter(self.all())
-            .for_each_concurrent(SHUTDOWN_PARALLEL, async |entry| {
+            .for_each_concurrent(SHUTDOWN_PARALLEL, |entry| async move {
                 if !(self.config.keep_paused && entry.is_kept() && entry.state() == State::Paused) {
                     self.kill(&entry, REASON).await;
                     return;
@@ -206,9 +206,10 @@ impl Sandboxes {
         self.store.flush().await;
     }
 
-    /// Ends a sandbox and forgets it before returning, so that no list shows it any more.
-    pub(crate) async fn kill(&self, entry: &Entry, reason: &str) {
-        entry.set_end_reason(reason);
+    /// Ends a sandbox and forgets it before returning, so that no list shows it any more. False if its end had begun
+    /// before.
+    pub(crate) async fn kill(&self, entry: &Entry, reason: &str) -> bool {
+        let first = entry.set_end_reason(reason);
         // Before the lock: who holds it may wait for this sandbox.
         if let Some(runtime) = entry.runtime() {
             runtime.kill().await;
@@ -218,6 +219,7 @@ impl Sandboxes {
             runtime.kill().await;
         }
         self.forget(entry, reason).await;
+        first
     }
 
     async fn forget(&self, entry: &Entry, observed: &str) {

@@ -66,7 +66,7 @@ pub(crate) async fn of_many(
             }
         })
         .buffer_unordered(TOGETHER)
-        .filter_map(async |found| found)
+        .filter_map(std::future::ready)
         .collect()
         .await;
     Ok(Json(serde_json::json!({"sandboxes": metrics})))

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -158,6 +159,8 @@ impl Sandbox for FakeSandbox {
             self.killed.fetch_add(1, Ordering::SeqCst);
         }
         self.tasks.lock().unwrap().drain(..).for_each(|t| t.abort());
+        // As with real ones, an end takes a while.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 
     async fn ended(&self) -> String {

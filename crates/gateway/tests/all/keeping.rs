@@ -273,6 +273,21 @@ async fn files_that_cannot_be_brought_back_stay_where_they_are() {
 }
 
 #[tokio::test]
+async fn of_two_who_end_a_sandbox_one_has_done_it() {
+    let home = tempfile::tempdir().unwrap();
+    let router = kept(home.path(), FakeRuntime::default());
+    let id = create(&router, json!({"templateID": "base"})).await;
+    let path = format!("/sandboxes/{id}");
+    let (first, second) = tokio::join!(
+        call(&router, Method::DELETE, &path, &[], None),
+        call(&router, Method::DELETE, &path, &[], None)
+    );
+    let mut both = [first.status, second.status];
+    both.sort();
+    assert_eq!(both, [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND]);
+}
+
+#[tokio::test]
 async fn a_sandbox_killed_while_it_is_paused_or_comes_back_is_gone() {
     let home = tempfile::tempdir().unwrap();
     let router = kept(home.path(), FakeRuntime::default());
