@@ -312,11 +312,10 @@ impl Shared {
         let id = &order.spec.id;
         let mut slot = self.slot()?;
         if let Some(spare) = self.spare(&order) {
+            self.refill();
             let name = Some(self.name(id)?);
             spare.sandbox.inner().take(id, Taken(slot, name), &order.spec.boot);
-            let made = self.started(spare, &order, begun).await;
-            self.refill();
-            match made {
+            match self.started(spare, &order, begun).await {
                 Ok(made) => return Ok(made),
                 // It may have ended while it waited.
                 Err(error) => tracing::debug!(sandbox = id, %error, "a spare sandbox did not start"),

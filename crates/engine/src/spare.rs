@@ -39,7 +39,8 @@ impl Spares {
 impl Shared {
     /// A spare sandbox that is what was asked for.
     pub(crate) fn spare(&self, order: &Order) -> Option<Newborn> {
-        let fits = order.limits == self.defaults
+        let fits = order.spec.template == BASE
+            && order.limits == self.defaults
             && order.spec.hostname == self.config.spare_hostname
             && order.exec
             && !order.trace;
