@@ -23,6 +23,7 @@ use crate::{daemon, settings::LocalSettings};
 
 /// Longest life of a local sandbox in seconds: 24 hours.
 const MAX_TIMEOUT_S: u64 = 86_400;
+
 /// A handle to the local engine and gateway. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Local {

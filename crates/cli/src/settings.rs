@@ -16,6 +16,7 @@ pub(crate) mod env {
     pub(crate) const SANDHOLD_PROVIDER: &str = "SANDHOLD_PROVIDER";
     /// Isolation level of local sandboxes.
     pub(crate) const SANDHOLD_ISOLATION: &str = "SANDHOLD_ISOLATION";
+    /// Local sandboxes that are made before they are asked for.
     pub(crate) const SANDHOLD_SPARES: &str = "SANDHOLD_SPARES";
     /// Bearer token of `sandhold mcp --http`.
     pub(crate) const SANDHOLD_TOKEN: &str = "SANDHOLD_TOKEN";

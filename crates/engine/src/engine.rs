@@ -3,27 +3,24 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::pipe::{PipeFlags, pipe_with};
 use sandhold_runtime::{Isolation, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
-use tokio::io::Interest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::cgroup::{self, CgroupLimits, Cgroups};
+use crate::birth::Order;
+use crate::cgroup::{self, Cgroups};
 use crate::config::EngineConfig;
 use crate::diagnose::Facts;
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
-use crate::launcher::message::{BUILD, Create, Hello, Phase, Status};
-use crate::limits::{BOOT_DEADLINE_S, BOOT_MESSAGE, STATUS, shm_bytes};
-use crate::link::{Born, Link, LinkError};
-use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Name, Taken};
+use crate::launcher::message::{BUILD, Hello, Phase};
+use crate::limits::BOOT_MESSAGE;
+use crate::link::{Link, LinkError};
+use crate::sandbox::{Inner, LocalSandbox, Name, Taken};
 use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
-use crate::sys::watch;
 use crate::template::BASE;
 
 /// The embedded engine. It lives as long as one of its handles or sandboxes does.
@@ -34,8 +31,8 @@ pub struct Engine {
 pub(crate) struct Shared {
     pub(crate) config: EngineConfig,
     init: Option<OwnedFd>,
-    cgroups: Cgroups,
-    ids: Arc<IdPool>,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) ids: Arc<IdPool>,
     slots: Arc<Semaphore>,
     pub(crate) defaults: Limits,
     pub(crate) spares: Spares,
@@ -44,27 +41,6 @@ pub(crate) struct Shared {
     link: tokio::sync::Mutex<(u64, Option<Arc<Link>>)>,
     live: Mutex<HashMap<String, Weak<Inner>>>,
     names: Arc<Mutex<HashSet<String>>>,
-}
-
-/// What a first process was asked for.
-pub(crate) struct Order {
-    pub(crate) spec: SandboxSpec,
-    pub(crate) limits: Limits,
-    pub(crate) exec: bool,
-    pub(crate) trace: bool,
-}
-
-/// A first process that has not answered yet. Dropped: it ends.
-pub(crate) struct Newborn {
-    sandbox: LocalSandbox,
-    status: OwnedFd,
-    phases: Vec<Phase>,
-}
-
-impl Newborn {
-    pub(crate) fn is_alive(&self) -> bool {
-        self.sandbox.inner().check_alive().is_ok()
-    }
 }
 
 impl Engine {
@@ -293,7 +269,7 @@ impl Shared {
     }
 
     /// The launcher; a new one if the last has died.
-    async fn link(&self) -> Result<Arc<Link>, RuntimeError> {
+    pub(crate) async fn link(&self) -> Result<Arc<Link>, RuntimeError> {
         let mut current = self.link.lock().await;
         if let Some(link) = current.1.as_ref().filter(|link| !link.is_ended()) {
             return Ok(Arc::clone(link));
@@ -339,192 +315,15 @@ impl Shared {
         })
     }
 
-    fn name(&self, id: &str) -> Result<Name, RuntimeError> {
+    pub(crate) fn name(&self, id: &str) -> Result<Name, RuntimeError> {
         Name::take(&self.names, id).ok_or_else(|| RuntimeError::InvalidSpec(format!("id is {id:?}, which is in use")))
     }
 
-    /// Has a first process made; with a slot, for the one who holds it.
-    pub(crate) async fn bear(
-        self: &Arc<Self>,
-        order: &Order,
-        slot: Option<OwnedSemaphorePermit>,
-    ) -> Result<Newborn, RuntimeError> {
-        let begun = Instant::now();
-        let folder = self.name(&order.spec.id)?;
-        let link = self.link().await?;
-        let lease = self.ids.lease(link.number)?;
-        let (control, child_control) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|error| failed("making the control socket", error.into()))?;
-        rustix::io::ioctl_fionbio(&control, true)
-            .map_err(|error| failed("setting the control socket", error.into()))?;
-        let (status, child_status) =
-            pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed("making the status pipe", error.into()))?;
-        rustix::io::ioctl_fionbio(&status, true).map_err(|error| failed("setting the status pipe", error.into()))?;
-        let control = watch(control, Interest::READABLE | Interest::WRITABLE)
-            .map_err(|error| failed("watching the control socket", error))?;
-
-        let request = link.next_request();
-        let mut fds = vec![child_control, child_status];
-        let mut lease = lease;
-        let claim = lease.claim.take();
-        let create = self.request(request, order, &lease, claim.is_some());
-        fds.extend(claim);
-        let sent = begun.elapsed();
-        let born = match link.create(create, fds).await {
-            Some(Ok(born)) => born,
-            Some(Err(failure)) => {
-                self.ids.release(&lease);
-                // What the child itself said is nearer to the cause than what the launcher saw of its end.
-                let told = read_status(&status).into_iter().find_map(|status| match status {
-                    Status::Failed(failure) => Some(failure),
-                    _ => None,
-                });
-                return Err(Facts::read().explain(told.unwrap_or(failure)));
-            }
-            None => {
-                // If it was born, it died with the launcher.
-                sandbox::remove(&self.cgroups.of(&order.spec.id), &order.spec.id).await;
-                self.ids.release(&lease);
-                let what = "the launcher process ended while it made the sandbox; try again";
-                return Err(RuntimeError::failed(
-                    what,
-                    std::io::Error::from(std::io::ErrorKind::BrokenPipe),
-                ));
-            }
-        };
-        let replied = begun.elapsed();
-        let Born { pid, pidfd, mut phases } = born;
-        if order.trace {
-            phases.push(Phase::new("engine: before the launcher", sent));
-            phases.push(Phase::new("engine: until its reply", replied - sent));
-        }
-        let holdings = Holdings {
-            request,
-            link,
-            ids: Arc::clone(&self.ids),
-            lease,
-            folder,
-        };
-        let cgroups = self.cgroups.of(&order.spec.id);
-        let inner = Inner::adopt(order.spec.id.clone(), (pid, pidfd), control, cgroups, holdings)
-            .map_err(|error| failed("watching the first process", error))?;
-        self.remember(&inner);
-        if let Some(slot) = slot {
-            inner.take(&order.spec.id, Taken(slot, None), &order.spec.boot);
-        }
-        Ok(Newborn {
-            sandbox: LocalSandbox::new(inner),
-            status,
-            phases,
-        })
-    }
-
-    /// Waits for the answer of a first process that was sent its boot message.
-    async fn started(
-        &self,
-        newborn: Newborn,
-        order: &Order,
-        begun: Instant,
-    ) -> Result<(Arc<LocalSandbox>, Vec<Phase>), RuntimeError> {
-        let Newborn {
-            sandbox,
-            status,
-            mut phases,
-        } = newborn;
-        let inner = Arc::clone(sandbox.inner());
-        let waiting = Instant::now();
-        let deadline = Duration::from_secs(BOOT_DEADLINE_S).saturating_sub(begun.elapsed());
-        let answer = match tokio::time::timeout(deadline, inner.boot_answer()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(std::io::Error::other(format!("no answer within {BOOT_DEADLINE_S} s"))),
-        };
-        if let Ok(Some(answer)) = answer {
-            if order.trace {
-                phases.extend(read_phases(&status));
-                phases.push(Phase::new("engine: until the answer", waiting.elapsed()));
-            }
-            return Ok((Arc::new(sandbox.answered(answer)), phases));
-        }
-        // It ended, or has to.
-        let died = matches!(answer, Ok(None));
-        inner.end("it did not start");
-        inner.ended().await;
-        let mut dry = false;
-        for status in read_status(&status) {
-            match status {
-                Status::Failed(failure) => return Err(Facts::read().explain(failure)),
-                Status::Dry => dry = true,
-                Status::Phases(_) => {}
-            }
-        }
-        if dry && !order.exec {
-            return Ok((Arc::new(sandbox), phases));
-        }
-        let cause = match answer {
-            Err(error) => error,
-            Ok(_) if died => std::io::Error::other("it ended before it answered"),
-            Ok(_) => std::io::ErrorKind::InvalidData.into(),
-        };
-        Err(RuntimeError::failed(
-            format!("starting the init program of sandbox {}", order.spec.id),
-            cause,
-        ))
-    }
-
-    fn request(&self, request: u64, order: &Order, lease: &crate::ids::Lease, claim: bool) -> Create {
-        let Order { spec, limits, .. } = order;
-        let cgroup = CgroupLimits {
-            memory_bytes: limits.memory_bytes,
-            pids: limits.pids,
-            cpus: limits.cpus_below_all(),
-        };
-        Create {
-            request,
-            id: spec.id.clone(),
-            hostname: spec.hostname.clone(),
-            uids: lease.uids,
-            gids: lease.gids,
-            cgroup_files: self.cgroups.files(cgroup),
-            disk_bytes: limits.disk_bytes,
-            shm_bytes: shm_bytes(limits.memory_bytes),
-            inodes: limits.inodes,
-            max_processes: self.cgroups.hierarchy("pids").is_none().then_some(limits.pids),
-            max_file: self.cgroups.hierarchy("memory").is_none().then_some(limits.disk_bytes),
-            open_files: limits.open_files,
-            exec: order.exec,
-            trace: order.trace,
-            claim,
-        }
-    }
-
-    fn remember(&self, inner: &Arc<Inner>) {
+    pub(crate) fn remember(&self, inner: &Arc<Inner>) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.retain(|_, known| known.strong_count() > 0);
         live.insert(inner.folder.clone(), Arc::downgrade(inner));
     }
-}
-
-fn failed(what: &str, error: std::io::Error) -> RuntimeError {
-    RuntimeError::failed(format!("{what} of a sandbox"), error)
-}
-
-/// Everything a child wrote into its status pipe so far.
-fn read_status(pipe: &OwnedFd) -> Vec<Status> {
-    let mut buffer = vec![0; STATUS];
-    let len = rustix::io::read(pipe, &mut buffer).unwrap_or(0);
-    serde_json::Deserializer::from_slice(&buffer[..len])
-        .into_iter()
-        .map_while(Result::ok)
-        .collect()
-}
-
-fn read_phases(pipe: &OwnedFd) -> Vec<Phase> {
-    let phases = read_status(pipe).into_iter().filter_map(|status| match status {
-        Status::Phases(phases) => Some(phases),
-        _ => None,
-    });
-    phases.flatten().collect()
 }
 
 impl std::fmt::Debug for Engine {

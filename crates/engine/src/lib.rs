@@ -25,6 +25,8 @@ pub use config::{EngineConfig, InitProgram, IsolationRequest};
 pub use probe::{ProbeItem, ProbeReport};
 
 #[cfg(target_os = "linux")]
+mod birth;
+#[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod diagnose;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sandhold_runtime::{Resources, SandboxSpec};
 
-use crate::engine::{Newborn, Order, Shared};
+use crate::birth::{Newborn, Order};
+use crate::engine::Shared;
 use crate::limits::SPARE_PAUSE;
 use crate::template::BASE;
 
