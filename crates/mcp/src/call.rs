@@ -10,7 +10,7 @@ use rmcp::{
 use sandhold_client::{Client, Commands, Files};
 use tokio_util::sync::CancellationToken;
 
-use crate::{answer::ToolError, budget, errors, jobs::Jobs, sandboxes::Handle, server::Provider, tenant::Tenant};
+use crate::{answer::ToolError, budget, errors, jobs::Jobs, sandboxes::Handle, server::{Door, Provider}, tenant::Tenant};
 
 /// One call of a tool.
 pub(crate) struct Call {
@@ -18,6 +18,8 @@ pub(crate) struct Call {
     pub(crate) tenant: Arc<Tenant>,
     /// Who makes the sandboxes, for messages.
     pub(crate) provider: Arc<Provider>,
+    /// What has to be opened before URLs of sandboxes answer.
+    pub(crate) door: Option<Arc<dyn Door>>,
     /// Set while the server ends: what a call started is left alone then.
     pub(crate) closing: CancellationToken,
     /// When it came in.
@@ -54,6 +56,15 @@ impl Call {
                     .hint("Give a sandbox_id; list_sandboxes shows them.")
             }),
         }
+    }
+
+    /// Sees to it that the URLs of sandboxes answer on this machine; before a tool hands one out.
+    pub(crate) async fn open_door(&self) -> Result<(), ToolError> {
+        let Some(door) = &self.door else { return Ok(()) };
+        door.open().await.map_err(|why| {
+            ToolError::new("unsupported", format!("sandboxes cannot be reached from outside: {why}"))
+                .hint("Use http_probe or run_command to reach it from inside the sandbox.")
+        })
     }
 
     /// An error of the control plane about the sandbox `id`.

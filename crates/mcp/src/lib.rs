@@ -25,7 +25,7 @@ mod tools;
 
 pub use http::{HttpOptions, http_router, serve_http};
 pub use registry::{ConfigError, Selection, Toolset};
-pub use server::{Provider, Server, ServerConfig};
+pub use server::{Door, Provider, Server, ServerConfig};
 pub use stdio::{ServeError, serve_io, serve_stdio};
 
 /// One tool as a client sees it, and the toolset it belongs to.

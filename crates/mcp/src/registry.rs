@@ -23,11 +23,30 @@ pub enum Toolset {
     Files,
     /// Running commands and jobs.
     Commands,
+    /// Servers inside a sandbox, and how they are reached.
+    Services,
+    /// Files and folders in and out of a sandbox.
+    Transfer,
+    /// Being told what changes in a folder.
+    Watch,
+    /// All processes of a sandbox, and what it uses.
+    Processes,
+    /// A terminal.
+    Shell,
 }
 
 impl Toolset {
     /// All of them, in the order of the tool list.
-    pub const ALL: [Self; 3] = [Self::Sandbox, Self::Files, Self::Commands];
+    pub const ALL: [Self; 8] = [
+        Self::Sandbox,
+        Self::Files,
+        Self::Commands,
+        Self::Services,
+        Self::Transfer,
+        Self::Watch,
+        Self::Processes,
+        Self::Shell,
+    ];
 
     /// Its name in `--toolsets`.
     #[must_use]
@@ -36,6 +55,11 @@ impl Toolset {
             Self::Sandbox => "sandbox",
             Self::Files => "files",
             Self::Commands => "commands",
+            Self::Services => "services",
+            Self::Transfer => "transfer",
+            Self::Watch => "watch",
+            Self::Processes => "processes",
+            Self::Shell => "shell",
         }
     }
 
@@ -43,7 +67,8 @@ impl Toolset {
     #[must_use]
     pub const fn is_default(self) -> bool {
         match self {
-            Self::Sandbox | Self::Files | Self::Commands => true,
+            Self::Sandbox | Self::Files | Self::Commands | Self::Services | Self::Transfer => true,
+            Self::Watch | Self::Processes | Self::Shell => false,
         }
     }
 }
@@ -312,7 +337,8 @@ mod tests {
 
     #[test]
     fn selections() {
-        assert_eq!(names(&Selection::default()).len(), tools::specs().len());
+        let default = tools::specs().iter().filter(|s| s.toolset.is_default()).count();
+        assert_eq!(names(&Selection::default()).len(), default);
         let files = Selection {
             toolsets: Some(vec!["files".into()]),
             ..Selection::default()
@@ -345,7 +371,7 @@ mod tests {
             bad.names()
                 .unwrap_err()
                 .to_string()
-                .contains("sandbox, files, commands, all, default")
+                .contains("sandbox, files, commands, services, transfer, watch, processes, shell, all, default")
         );
         let bad = Selection {
             exclude_tools: vec!["rm".into()],

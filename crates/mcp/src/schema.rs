@@ -28,7 +28,8 @@ pub(crate) fn input<T: JsonSchema>() -> JsonObject {
     root
 }
 
-/// The schema of a tool's structured result: the fields of `T` and those that every result has.
+/// The schema of a tool's structured result: the fields of `T`. Those that every result has beside them (`ok`,
+/// `sandbox_id`, `error`) are in the manual, once, instead of in the list with every tool.
 pub(crate) fn output<T: JsonSchema>() -> JsonObject {
     let settings = SchemaSettings::draft2020_12().for_serialize().with(|s| {
         s.inline_subschemas = true;
@@ -38,14 +39,9 @@ pub(crate) fn output<T: JsonSchema>() -> JsonObject {
     tidy(&mut root, Side::Output);
     let mut own = root.remove("properties").map(object).unwrap_or_default();
     own.values_mut().filter_map(Value::as_object_mut).for_each(shallow);
-    let mut properties = Map::new();
-    properties.insert("ok".into(), json!({"type": "boolean"}));
-    properties.insert("sandbox_id".into(), json!({"type": "string"}));
-    properties.extend(own);
-    properties.insert("error".into(), json!({"type": "object"}));
     let mut root = Map::new();
     root.insert("type".into(), json!("object"));
-    root.insert("properties".into(), Value::Object(properties));
+    root.insert("properties".into(), Value::Object(own));
     // Nothing is required: a failure has only `ok` and `error`.
     root
 }

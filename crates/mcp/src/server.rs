@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use rmcp::{ErrorData, RoleServer, ServerHandler, model::*, service::RequestContext};
 use sandhold_client::Client;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,14 @@ pub struct ServerConfig {
     pub provider: Provider,
     /// Which tools are offered.
     pub selection: Selection,
+    /// What has to be opened before the URLs of sandboxes answer; `None` where they always do.
+    pub door: Option<Arc<dyn Door>>,
+}
+
+/// The way in for browsers of this machine, where nobody else serves the host names of sandboxes.
+pub trait Door: Send + Sync {
+    /// Lets them in, if it does not yet. An error says why that cannot be.
+    fn open(&self) -> BoxFuture<'_, Result<(), String>>;
 }
 
 /// The MCP server. Cloning is cheap and shares everything.
@@ -54,6 +63,7 @@ pub struct Server {
 struct Inner {
     client: Client,
     provider: Arc<Provider>,
+    door: Option<Arc<dyn Door>>,
     /// In the order of the tool list.
     entries: Vec<Entry>,
     tenants: Mutex<HashMap<Principal, Arc<Tenant>>>,
@@ -76,6 +86,7 @@ impl Server {
             inner: Arc::new(Inner {
                 client: config.client,
                 provider: Arc::new(config.provider),
+                door: config.door,
                 entries,
                 tenants: Mutex::default(),
                 closing: CancellationToken::new(),
@@ -146,6 +157,7 @@ impl Server {
         Call {
             tenant: self.tenant(Principal::of(cx)),
             provider: Arc::clone(&self.inner.provider),
+            door: self.inner.door.clone(),
             closing: self.inner.closing.clone(),
             started: Instant::now(),
             progress,

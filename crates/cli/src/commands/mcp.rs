@@ -25,6 +25,7 @@ pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
         client: connected.client.clone(),
         provider,
         selection,
+        door: None,
     })?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;

@@ -116,7 +116,14 @@ async fn every_structured_answer_fits_its_schema() {
                 Value::Object(_) => "object",
                 Value::Null => "null",
             };
-            assert_eq!(schema[field]["type"], kind, "{tool}.{field} = {value}");
+            let said = match field.as_str() {
+                // What every answer may have is in no list.
+                "ok" => &json!("boolean"),
+                "sandbox_id" => &json!("string"),
+                "error" => &json!("object"),
+                _ => &schema[field]["type"],
+            };
+            assert_eq!(said, kind, "{tool}.{field} = {value}");
         }
     }
     session.close().await;

@@ -292,6 +292,7 @@ pub(crate) async fn server() -> (Shared, Server) {
         client,
         provider,
         selection: Selection::default(),
+        door: None,
     };
     (world, Server::new(config).unwrap())
 }

@@ -84,6 +84,7 @@ impl Endpoint {
             client: Client::in_process(service),
             provider: describe(),
             selection: Selection::default(),
+            door: None,
         })?;
         let router = sandhold_mcp::http_router(server, &self.stop);
         servers.insert(owner, router.clone());
