@@ -1,8 +1,10 @@
 //! What every tool answers with: `{ok, sandbox_id, error}` and the tool's own fields for programs, a short text for a model.
 
-use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::model::{CallToolResult, ContentBlock, Resource};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+use crate::resources;
 
 /// A failure that a model can do something about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,37 @@ pub(crate) struct Image {
     pub(crate) mime: &'static str,
 }
 
+/// A file in a sandbox that holds what is too long for an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Artifact {
+    /// A resource that can be read.
+    uri: String,
+    /// Its path in the sandbox.
+    path: String,
+    /// Bytes.
+    size: u64,
+}
+
+impl Artifact {
+    /// The file at this absolute path.
+    pub(crate) fn new(sandbox_id: &str, path: &str, size: u64) -> Self {
+        Self {
+            uri: resources::file_uri(sandbox_id, path),
+            path: path.to_owned(),
+            size,
+        }
+    }
+
+    fn link(&self) -> ContentBlock {
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        let mut resource = Resource::new(&self.uri, name).with_size(self.size);
+        if let Some(kind) = mime_guess::from_path(&self.path).first() {
+            resource = resource.with_mime_type(kind.essence_str());
+        }
+        ContentBlock::resource_link(resource)
+    }
+}
+
 /// What a tool returns when it did its work, or part of it.
 pub(crate) struct Reply<O> {
     /// The tool's own fields.
@@ -79,6 +112,7 @@ pub(crate) struct Reply<O> {
     text: String,
     sandbox_id: Option<String>,
     images: Vec<Image>,
+    artifacts: Vec<Artifact>,
     error: Option<ToolError>,
 }
 
@@ -90,6 +124,7 @@ impl<O: Serialize> Reply<O> {
             text: text.into(),
             sandbox_id: None,
             images: Vec::new(),
+            artifacts: Vec::new(),
             error: None,
         }
     }
@@ -106,6 +141,12 @@ impl<O: Serialize> Reply<O> {
         self
     }
 
+    /// Names files with what is too long.
+    pub(crate) fn artifacts(mut self, artifacts: impl IntoIterator<Item = Artifact>) -> Self {
+        self.artifacts.extend(artifacts);
+        self
+    }
+
     /// Makes it a failure that still tells what was done. The error's text comes first.
     pub(crate) fn failed(mut self, error: ToolError) -> Self {
         self.text = format!("{}\n{}", error.text(), self.text).trim_end().to_owned();
@@ -114,8 +155,8 @@ impl<O: Serialize> Reply<O> {
     }
 }
 
-/// The result of the protocol for a reply or an error.
-pub(crate) fn finish<O: Serialize>(result: Result<Reply<O>, ToolError>) -> CallToolResult {
+/// The result of the protocol for a reply or an error. `links`: whether the client knows links to resources.
+pub(crate) fn finish<O: Serialize>(result: Result<Reply<O>, ToolError>, links: bool) -> CallToolResult {
     let mut map = Map::new();
     map.insert("ok".into(), true.into());
     let reply = match result {
@@ -135,7 +176,10 @@ pub(crate) fn finish<O: Serialize>(result: Result<Reply<O>, ToolError>) -> CallT
             );
         }
     }
-    let mut content = Vec::with_capacity(1 + reply.images.len());
+    if !reply.artifacts.is_empty() {
+        map.insert("artifacts".into(), json!(reply.artifacts));
+    }
+    let mut content = Vec::with_capacity(1 + reply.images.len() + reply.artifacts.len());
     if !reply.text.is_empty() {
         content.push(ContentBlock::text(reply.text));
     }
@@ -145,6 +189,7 @@ pub(crate) fn finish<O: Serialize>(result: Result<Reply<O>, ToolError>) -> CallT
             .into_iter()
             .map(|image| ContentBlock::image(image.data, image.mime)),
     );
+    content.extend(reply.artifacts.iter().filter(|_| links).map(Artifact::link));
     let mut result = CallToolResult::success(content);
     if let Some(error) = &reply.error {
         map.insert("ok".into(), false.into());
@@ -168,14 +213,12 @@ fn failure(error: &ToolError, mut map: Map<String, Value>) -> CallToolResult {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn a_reply_has_the_contract() {
         let reply = Reply::new(json!({"size": 3}), "wrote 3 bytes").within("i1");
-        let result = finish(Ok(reply));
+        let result = finish(Ok(reply), true);
         assert_eq!(
             result.structured_content,
             Some(json!({"ok": true, "sandbox_id": "i1", "size": 3}))
@@ -184,10 +227,32 @@ mod tests {
     }
 
     #[test]
+    fn long_things_are_linked_where_links_are_known() {
+        let reply = || Reply::new(json!({}), "cut").artifacts([Artifact::new("i1", "/tmp/a b.csv", 5)]);
+        let result = finish(Ok(reply()), true);
+        let uri = "sandhold://sandbox/i1/file/tmp/a%20b.csv";
+        assert_eq!(
+            result.structured_content,
+            Some(json!({"ok": true, "artifacts": [{"uri": uri, "path": "/tmp/a b.csv", "size": 5}]}))
+        );
+        let link = result.content[1].as_resource_link().unwrap();
+        assert_eq!(
+            (
+                link.uri.as_str(),
+                link.name.as_str(),
+                link.mime_type.as_deref(),
+                link.size
+            ),
+            (uri, "a b.csv", Some("text/csv"), Some(5))
+        );
+        assert_eq!(finish(Ok(reply()), false).content.len(), 1);
+    }
+
+    #[test]
     fn a_failure_keeps_what_was_done() {
         let reply =
             Reply::new(json!({"stdout": "x"}), "stdout:\nx").failed(ToolError::new("timeout", "too slow").hint("wait"));
-        let result = finish(Ok(reply));
+        let result = finish(Ok(reply), true);
         let expected =
             json!({"ok": false, "stdout": "x", "error": {"code": "timeout", "message": "too slow", "hint": "wait"}});
         assert_eq!(result.structured_content, Some(expected));

@@ -13,13 +13,13 @@ pub const DIFF: usize = 8_000;
 /// Rows of a list.
 pub const ROWS: usize = 1_000;
 
-/// Splits [`ANSWER`] between two streams of these lengths: a short one leaves its part to the other.
-pub(crate) fn share(first: u64, second: u64) -> (usize, usize) {
-    let half = ANSWER / 2;
+/// Splits `max` bytes between two streams of these lengths: a short one leaves its part to the other.
+pub(crate) fn share(first: u64, second: u64, max: usize) -> (usize, usize) {
+    let half = max / 2;
     let fits = |len: u64| usize::try_from(len).ok().filter(|len| *len <= half);
     match (fits(first), fits(second)) {
-        (Some(a), _) => (a, ANSWER - a),
-        (None, Some(b)) => (ANSWER - b, b),
+        (Some(a), _) => (a, max - a),
+        (None, Some(b)) => (max - b, b),
         (None, None) => (half, half),
     }
 }
@@ -84,10 +84,10 @@ mod tests {
 
     #[test]
     fn shares() {
-        assert_eq!(share(10, 20), (10, ANSWER - 10));
-        assert_eq!(share(1 << 40, 20), (ANSWER - 20, 20));
-        assert_eq!(share(1 << 40, 1 << 40), (ANSWER / 2, ANSWER / 2));
-        assert_eq!(share(5, 1 << 40), (5, ANSWER - 5));
+        assert_eq!(share(10, 20, ANSWER), (10, ANSWER - 10));
+        assert_eq!(share(1 << 40, 20, ANSWER), (ANSWER - 20, 20));
+        assert_eq!(share(1 << 40, 1 << 40, ANSWER), (ANSWER / 2, ANSWER / 2));
+        assert_eq!(share(5, 1 << 40, ANSWER), (5, ANSWER - 5));
     }
 
     #[test]

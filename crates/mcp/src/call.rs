@@ -10,7 +10,14 @@ use rmcp::{
 use sandhold_client::{Client, Commands, Files};
 use tokio_util::sync::CancellationToken;
 
-use crate::{answer::ToolError, budget, errors, jobs::Jobs, sandboxes::Handle, server::{Door, Provider}, tenant::Tenant};
+use crate::{
+    answer::ToolError,
+    budget, errors,
+    jobs::Jobs,
+    sandboxes::Handle,
+    server::{Door, Provider},
+    tenant::Tenant,
+};
 
 /// One call of a tool.
 pub(crate) struct Call {
@@ -24,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) closing: CancellationToken,
     /// When it came in.
     pub(crate) started: Instant,
+    /// Whether the client's revision of the protocol has links to resources.
+    pub(crate) links: bool,
     /// Where progress goes.
     pub(crate) progress: Option<Progress>,
 }
@@ -62,8 +71,11 @@ impl Call {
     pub(crate) async fn open_door(&self) -> Result<(), ToolError> {
         let Some(door) = &self.door else { return Ok(()) };
         door.open().await.map_err(|why| {
-            ToolError::new("unsupported", format!("sandboxes cannot be reached from outside: {why}"))
-                .hint("Use http_probe or run_command to reach it from inside the sandbox.")
+            ToolError::new(
+                "unsupported",
+                format!("sandboxes cannot be reached from outside: {why}"),
+            )
+            .hint("Use http_probe or run_command to reach it from inside the sandbox.")
         })
     }
 

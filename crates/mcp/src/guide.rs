@@ -1,146 +1,82 @@
-//! What a model is told besides the tools: instructions, a prompt, resources.
+//! What a model is told besides the tools: instructions for the toolsets that are on, and the manual.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use rmcp::{ErrorData, model::*};
-use serde_json::json;
-
 use crate::{
-    limits,
+    budget, limits,
     registry::{Entry, Toolset},
     server::Provider,
-    tenant::Tenant,
 };
 
-const HELP_URI: &str = "sandhold://help";
-const SANDBOX_URI: &str = "sandhold://sandbox/";
-const PROMPT: &str = "work_in_sandbox";
+/// What a model should know of a toolset; each line stands with the tool that it is about.
+fn lines(set: Toolset) -> Vec<(&'static str, String)> {
+    let line = |tool, text: &str| (tool, text.to_owned());
+    match set {
+        Toolset::Sandbox => vec![line(
+            "create_sandbox",
+            "Sandboxes: create_sandbox makes further or differently sized ones.",
+        )],
+        Toolset::Files => vec![line(
+            "write_file",
+            "Files: write_file and edit_file rather than shell redirection; relative paths start at the user's home.",
+        )],
+        Toolset::Commands => vec![(
+            "run_command",
+            format!(
+                "Commands: run_command answers within {} s; what lasts longer goes on as a job, read with get_job_status. \
+                 Start long work with run_command_bg.",
+                limits::ANSWER_WITHIN.as_secs()
+            ),
+        )],
+        Toolset::Services => vec![
+            line(
+                "start_service",
+                "Servers: start_service answers once the port does; http_probe asks it from inside.",
+            ),
+            line(
+                "get_public_url",
+                "The user opens a server by the link of get_public_url.",
+            ),
+        ],
+        Toolset::Transfer => vec![line(
+            "prepare_project_download",
+            "Results: hand them to the user as a link of prepare_project_download or presigned_download_url.",
+        )],
+        Toolset::Watch => vec![line(
+            "watch_dir",
+            "Watching: watch_dir once, then get_watch_events as often as needed.",
+        )],
+        Toolset::Processes => vec![line(
+            "list_processes",
+            "Processes: list_processes shows all of a sandbox, list_jobs only what you started.",
+        )],
+        Toolset::Shell => vec![line(
+            "open_shell",
+            "Terminal: for programs that need one. After write_line or send_keys look with read_shell; screen shows \
+             full-screen programs as they look.",
+        )],
+    }
+}
 
 /// The instructions of a server with these tools.
 pub(crate) fn instructions(entries: &[Entry]) -> String {
     let sets: BTreeSet<Toolset> = entries.iter().map(|e| e.spec.toolset).collect();
-    let has = |name: &str| entries.iter().any(|e| e.spec.name == name);
     let mut text = format!(
         "Sandhold gives you a Linux computer in an isolated sandbox. Leave sandbox_id out to use your default sandbox, \
          which is made at first use. A sandbox ends after its lifetime ({} s, extended by every call unless timeout_s was given).",
         limits::SANDBOX_LIFETIME.as_secs()
     );
-    if sets.contains(&Toolset::Sandbox) && has("create_sandbox") {
-        text.push_str("\nUse create_sandbox for further or differently sized sandboxes.");
-    }
-    if sets.contains(&Toolset::Files) && has("write_file") {
-        text.push_str(
-            "\nFiles: write_file and edit_file rather than shell redirection; relative paths start at the user's home.",
-        );
-    }
-    if sets.contains(&Toolset::Commands) && has("run_command") {
-        let _ = write!(
-            text,
-            "\nCommands: run_command answers within {} s; what lasts longer goes on as a job, read with get_job_status. \
-             Start servers and long work with run_command_bg.",
-            limits::ANSWER_WITHIN.as_secs()
-        );
+    for (tool, line) in sets.into_iter().flat_map(lines) {
+        if entries.iter().any(|entry| entry.spec.name == tool) {
+            text.push('\n');
+            text.push_str(&line);
+        }
     }
     text
 }
 
-/// The prompt that is offered.
-pub(crate) fn prompt() -> Prompt {
-    let task = PromptArgument::new("task")
-        .with_description("What to do, in a sentence or more")
-        .with_required(true);
-    Prompt::new(
-        PROMPT,
-        Some("Do a task in a sandbox and report what was done"),
-        Some(vec![task]),
-    )
-    .with_title("Work in a sandbox")
-}
-
-/// The prompt, filled in.
-pub(crate) fn get_prompt(request: &GetPromptRequestParams) -> Result<GetPromptResult, ErrorData> {
-    if request.name != PROMPT {
-        return Err(ErrorData::invalid_params(
-            format!("Unknown prompt: {}", request.name),
-            None,
-        ));
-    }
-    let task = request
-        .arguments
-        .as_ref()
-        .and_then(|a| a.get("task"))
-        .and_then(|v| v.as_str())
-        .unwrap_or_default();
-    if task.trim().is_empty() {
-        return Err(ErrorData::invalid_params(
-            "argument task of work_in_sandbox is missing",
-            None,
-        ));
-    }
-    let text = format!(
-        "Do this in a sandbox, with Sandhold's tools: {task}\n\nLook at what is there first, work in small steps, run what \
-         you wrote, and tell at the end what was done and how it was checked."
-    );
-    Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]))
-}
-
 /// The manual.
-pub(crate) fn help_resource() -> Resource {
-    Resource::new(HELP_URI, "help")
-        .with_title("How to use Sandhold")
-        .with_description("Sandboxes, files, commands and jobs, and the limits of the tools")
-        .with_mime_type("text/markdown")
-}
-
-/// A sandbox that was made here.
-pub(crate) fn sandbox_resource(id: &str) -> Resource {
-    Resource::new(format!("{SANDBOX_URI}{id}"), id)
-        .with_description("State and resources of this sandbox")
-        .with_mime_type("application/json")
-}
-
-/// Any sandbox by its id.
-pub(crate) fn sandbox_template() -> ResourceTemplate {
-    ResourceTemplate::new(format!("{SANDBOX_URI}{{id}}"), "sandbox")
-        .with_title("A sandbox")
-        .with_description("State and resources of a sandbox")
-        .with_mime_type("application/json")
-}
-
-/// Reads a resource.
-pub(crate) async fn read(
-    uri: &str,
-    entries: &[Entry],
-    provider: &Provider,
-    tenant: &Tenant,
-) -> Result<ReadResourceResult, ErrorData> {
-    if uri == HELP_URI {
-        let text = ResourceContents::text(help(entries, provider), uri).with_mime_type("text/markdown");
-        return Ok(ReadResourceResult::new(vec![text]));
-    }
-    let missing = || ErrorData::resource_not_found(format!("there is no resource {uri}"), Some(json!({ "uri": uri })));
-    let id = uri
-        .strip_prefix(SANDBOX_URI)
-        .filter(|id| crate::errors::sandbox_id(id).is_ok())
-        .ok_or_else(missing)?;
-    let detail = match tenant.client().info(id).await {
-        Ok(detail) => detail,
-        Err(sandhold_client::Error::SandboxNotFound { .. }) => return Err(missing()),
-        Err(error) => {
-            return Err(ErrorData::internal_error(
-                crate::errors::explain(&error).message,
-                Some(json!({ "uri": uri })),
-            ));
-        }
-    };
-    let text =
-        serde_json::to_string_pretty(&crate::tools::sandbox_info::describe(&detail, provider)).unwrap_or_default();
-    Ok(ReadResourceResult::new(vec![
-        ResourceContents::text(text, uri).with_mime_type("application/json"),
-    ]))
-}
-
-fn help(entries: &[Entry], provider: &Provider) -> String {
+pub(crate) fn help(entries: &[Entry], provider: &Provider) -> String {
     let mut text = format!(
         "# Sandhold\n\n{}\n\nSandboxes come from: {} — {}\n",
         instructions(entries),
@@ -150,6 +86,7 @@ fn help(entries: &[Entry], provider: &Provider) -> String {
     for line in &provider.cannot {
         let _ = writeln!(text, "- not possible here: {line}");
     }
+    text.push_str(ANSWERS);
     for set in Toolset::ALL {
         let of_set: Vec<&Entry> = entries.iter().filter(|e| e.spec.toolset == set).collect();
         if of_set.is_empty() {
@@ -164,12 +101,65 @@ fn help(entries: &[Entry], provider: &Provider) -> String {
         text,
         "\n## Limits\n\n- a command line: {} bytes, standard input of one call: {} bytes\n- content of one written file: {} bytes\n\
          - output in one answer: {} bytes; longer output of a command is written to a file in the sandbox that the answer names\n\
-         - jobs that run at the same time: {}\n",
+         - jobs that run at the same time: {}\n- a file read as a resource: {} bytes\n",
         limits::CMD,
         limits::STDIN,
         limits::CONTENT,
-        crate::budget::ANSWER,
-        limits::JOBS_RUNNING
+        budget::ANSWER,
+        limits::JOBS_RUNNING,
+        limits::RESOURCE
     );
     text
+}
+
+/// What the list of tools does not repeat with every tool.
+const ANSWERS: &str = "
+## Answers
+
+Each has a short text, and structured content with the tool's own fields and these:
+
+- `ok`: whether the tool did its work. A command that ends with another code than 0 is `ok`: see its `exit_code`.
+- `sandbox_id`: the sandbox it worked in.
+- `error`: `code`, `message` and, where there is one, a `hint` that says what to do next. Only if `ok` is false.
+- `artifacts`: files that hold what is too long for an answer, each with the `uri` of a resource, `path` and `size`.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{registry::Selection, tools};
+
+    fn of(selection: &Selection) -> String {
+        let names = selection.names().unwrap();
+        let entries: Vec<Entry> = tools::all()
+            .into_iter()
+            .filter(|e| names.contains(e.spec.name))
+            .collect();
+        instructions(&entries)
+    }
+
+    #[test]
+    fn instructions_are_those_of_the_toolsets_that_are_on() {
+        let files = of(&Selection {
+            toolsets: Some(vec!["files".into()]),
+            ..Selection::default()
+        });
+        assert!(files.contains("edit_file") && !files.contains("run_command"), "{files}");
+        let reading = of(&Selection {
+            read_only: true,
+            ..Selection::default()
+        });
+        assert!(!reading.contains("write_file"), "{reading}");
+    }
+
+    #[test]
+    fn lines_stand_with_tools_of_their_toolset() {
+        let specs = tools::specs();
+        for set in Toolset::ALL {
+            for (tool, _) in lines(set) {
+                let spec = specs.iter().find(|spec| spec.name == tool);
+                assert!(spec.is_some_and(|spec| spec.toolset == set), "{tool}");
+            }
+        }
+    }
 }

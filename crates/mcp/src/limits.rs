@@ -55,6 +55,13 @@ pub const IMAGE: usize = 4 << 20;
 /// A file that is returned as base64.
 pub const BASE64: usize = 256 << 10;
 
+/// A file that is read as a resource.
+pub const RESOURCE: u64 = 4 << 20;
+/// Code of one `run_in_all_sandboxes`.
+pub const CODE: usize = 1 << 20;
+/// Sandboxes that one `run_in_all_sandboxes` works in at the same time.
+pub const SIDE_BY_SIDE: usize = 10;
+
 /// Deadline of a command when none is given.
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Every tool answers within this time; what lasts longer goes on as a job.

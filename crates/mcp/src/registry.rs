@@ -181,8 +181,9 @@ impl Entry {
 fn invoke<T: Tool>(call: Call, schema: &JsonObject, args: JsonObject) -> BoxFuture<'static, CallToolResult> {
     let params = match args::parse::<T::Params>(T::SPEC.name, schema, args) {
         Ok(params) => params,
-        Err(error) => return std::future::ready(answer::finish::<()>(Err(error))).boxed(),
+        Err(error) => return std::future::ready(answer::finish::<()>(Err(error), call.links)).boxed(),
     };
+    let links = call.links;
     async move {
         let work = T::run(call, params);
         let result = if T::SPEC.limited {
@@ -192,7 +193,7 @@ fn invoke<T: Tool>(call: Call, schema: &JsonObject, args: JsonObject) -> BoxFutu
         } else {
             work.await
         };
-        answer::finish(result)
+        answer::finish(result, links)
     }
     .boxed()
 }

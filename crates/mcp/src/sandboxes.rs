@@ -82,6 +82,17 @@ impl Table {
         self.made.iter().cloned().collect()
     }
 
+    /// Those in use, and those made here that are not known to have ended.
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.made
+            .iter()
+            .chain(self.handles.keys())
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
+    }
+
     /// Notes one that was made here.
     pub(crate) fn note_made(&mut self, id: &str) {
         self.made.insert(id.to_owned());

@@ -23,9 +23,21 @@ pub(crate) fn input<T: JsonSchema>() -> JsonObject {
     let mut root = object(settings.into_generator().into_root_schema_for::<T>().to_value());
     tidy(&mut root, Side::Input);
     root.remove("description");
+    if let Some(Value::Object(properties)) = root.get_mut("properties") {
+        for (name, property) in properties.iter_mut().filter(|(name, _)| is_plain(name)) {
+            debug_assert!(property.get("type").is_some(), "{name}");
+            property.as_object_mut().map(|p| p.remove("description"));
+        }
+    }
     root.insert("type".into(), json!("object"));
     root.entry("properties").or_insert_with(|| json!({}));
     root
+}
+
+/// Whether an argument is the same in every tool and known by its name: the instructions say what a left out
+/// `sandbox_id` means.
+pub(crate) fn is_plain(argument: &str) -> bool {
+    matches!(argument, "sandbox_id" | "name" | "value")
 }
 
 /// The schema of a tool's structured result: the fields of `T`. Those that every result has beside them (`ok`,

@@ -16,8 +16,9 @@ use crate::{
     call::{Call, Progress},
     guide,
     http::Principal,
-    lock,
+    lock, prompts,
     registry::{ConfigError, Entry, Selection},
+    resources,
     tenant::Tenant,
     tools,
 };
@@ -160,6 +161,9 @@ impl Server {
             door: self.inner.door.clone(),
             closing: self.inner.closing.clone(),
             started: Instant::now(),
+            links: cx
+                .protocol_version()
+                .is_some_and(|v| v >= ProtocolVersion::V_2025_06_18),
             progress,
         }
     }
@@ -264,7 +268,7 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         cx: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        Ok(cached!(ListPromptsResult::with_all_items(vec![guide::prompt()]), cx))
+        Ok(cached!(ListPromptsResult::with_all_items(prompts::all()), cx))
     }
 
     async fn get_prompt(
@@ -272,7 +276,7 @@ impl ServerHandler for Server {
         request: GetPromptRequestParams,
         _cx: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        guide::get_prompt(&request).map(Into::into)
+        prompts::get(&request).map(Into::into)
     }
 
     async fn list_resources(
@@ -280,13 +284,7 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         cx: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let mut resources = vec![guide::help_resource()];
-        resources.extend(
-            self.tenant(Principal::of(&cx))
-                .made()
-                .iter()
-                .map(|id| guide::sandbox_resource(id)),
-        );
+        let resources = resources::list(&self.tenant(Principal::of(&cx)).made());
         let list = ListResourcesResult::with_all_items(resources);
         // The sandboxes come and go and are the caller's own.
         Ok(if is_modern(&cx) {
@@ -302,7 +300,7 @@ impl ServerHandler for Server {
         cx: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         Ok(cached!(
-            ListResourceTemplatesResult::with_all_items(vec![guide::sandbox_template()]),
+            ListResourceTemplatesResult::with_all_items(resources::templates()),
             cx
         ))
     }
@@ -313,7 +311,7 @@ impl ServerHandler for Server {
         cx: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let tenant = self.tenant(Principal::of(&cx));
-        guide::read(&request.uri, &self.inner.entries, &self.inner.provider, &tenant)
+        resources::read(&request.uri, &self.inner.entries, &self.inner.provider, &tenant)
             .await
             .map(Into::into)
     }

@@ -48,6 +48,11 @@ impl Tenant {
         lock(&self.table).made()
     }
 
+    /// Ids of the sandboxes that were made or connected to here and are not known to have ended.
+    pub(crate) fn sandboxes(&self) -> Vec<String> {
+        lock(&self.table).all()
+    }
+
     /// The default sandbox, made now if there is none.
     pub(crate) async fn default_or_new(self: &Arc<Self>) -> Result<Arc<Handle>, ToolError> {
         if let Some(handle) = self.default_in_use() {

@@ -18,6 +18,7 @@ mod read_file;
 mod remove_path;
 mod run_command;
 mod run_command_bg;
+mod run_in_all_sandboxes;
 pub(crate) mod sandbox_info;
 mod sandbox_row;
 mod search_files;
@@ -58,6 +59,7 @@ macro_rules! every_tool {
             $each!(pause_sandbox::PauseSandbox),
             $each!(shutdown_sandbox::ShutdownSandbox),
             $each!(shutdown_all_sandboxes::ShutdownAllSandboxes),
+            $each!(run_in_all_sandboxes::RunInAllSandboxes),
         ]
     };
 }
@@ -128,9 +130,8 @@ mod tests {
     fn described(at: &str, node: &Value) {
         for (name, property) in node["properties"].as_object().into_iter().flatten() {
             let at = format!("{at}.{name}");
-            let plain = name == "name" || name == "value";
             assert!(
-                plain || property["description"].as_str().is_some_and(|d| !d.is_empty()),
+                schema::is_plain(name) || property["description"].as_str().is_some_and(|d| !d.is_empty()),
                 "{at} is not described"
             );
             described(&at, property);

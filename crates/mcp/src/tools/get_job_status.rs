@@ -116,6 +116,7 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>) -> Reply<Output> {
         let (for_out, for_err) = budget::share(
             left(p.stdout.total(), cursor.stdout),
             left(p.stderr.total(), cursor.stderr),
+            budget::ANSWER,
         );
         let out = p.stdout.page(cursor.stdout, for_out, ended);
         let err = p.stderr.page(cursor.stderr, for_err, ended);
@@ -183,5 +184,6 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>) -> Reply<Output> {
         duration_ms: u64::try_from(job.duration().as_millis()).unwrap_or(u64::MAX),
     };
     // A job that was cancelled or lost was told so; asking about it is not a failure.
-    Reply::new(output, text).within(job.target.id())
+    let artifacts = if more { job_report::artifacts(job) } else { Vec::new() };
+    Reply::new(output, text).within(job.target.id()).artifacts(artifacts)
 }

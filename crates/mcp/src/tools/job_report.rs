@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    answer::ToolError,
+    answer::{Artifact, ToolError},
     budget,
     jobs::{Job, Kept, Output, Status},
     limits,
@@ -17,10 +17,16 @@ pub(super) struct Shown {
     pub(super) truncated: bool,
 }
 
-/// The whole output of a job, each stream with its beginning and its end.
-pub(super) fn whole(job: &Job) -> Shown {
+/// The files with a job's output.
+pub(super) fn artifacts(job: &Job) -> Vec<Artifact> {
+    let of = |kept: &Kept| Artifact::new(job.target.id(), &kept.path, kept.bytes);
+    job.look(|p| p.kept.iter().flatten().map(of).collect())
+}
+
+/// The whole output of a job in at most `max` bytes, each stream with its beginning and its end.
+pub(super) fn whole(job: &Job, max: usize) -> Shown {
     job.look(|p| {
-        let (for_out, for_err) = budget::share(p.stdout.total(), p.stderr.total());
+        let (for_out, for_err) = budget::share(p.stdout.total(), p.stderr.total(), max);
         let mut notes = Vec::new();
         let mut show = |name: &str, output: &Output, max: usize, kept: Option<&Kept>| {
             let view = output.view(max);

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    answer::{Image, Reply, ToolError},
+    answer::{Artifact, Image, Reply, ToolError},
     args::Encoding,
     budget,
     call::{Call, Target},
@@ -78,12 +78,11 @@ impl Tool for ReadFile {
             Err(error) => {
                 // Only a file that is too large is worth another try.
                 let size = oversize(&target, &p.path, &error).await?;
-                if p.encoding == Some(Encoding::Base64) {
-                    return Err(too_large_for_base64(size).within(id));
-                }
-                return large(&target, &p.path, size, p.offset_line.unwrap_or(1), limit)
-                    .await
-                    .map(|r| r.within(id));
+                let reply = match p.encoding {
+                    Some(Encoding::Base64) => Err(too_large_for_base64(size)),
+                    _ => large(&target, &p.path, size, p.offset_line.unwrap_or(1), limit).await,
+                };
+                return reply.map(|r| r.within(id)).map_err(|e| e.within(id));
             }
         };
         let reply = match p.encoding {
@@ -93,8 +92,35 @@ impl Tool for ReadFile {
                 None => text(&p.path, &data, p.offset_line.unwrap_or(1), limit),
             },
         };
-        reply.map(|r| r.within(id)).map_err(|e| e.within(id))
+        match reply {
+            Ok(reply) => Ok(reply.within(id)),
+            Err(error) if LINKED.contains(&error.code) => linked(&target, &p.path, error).await,
+            Err(error) => Err(error.within(id)),
+        }
     }
+}
+
+/// A file that is no text, and one that is too long to be shown as what it is.
+const NOT_TEXT: &str = "not_text";
+const TOO_LARGE: &str = "too_large";
+/// Errors that come with a link that the file can be read by.
+const LINKED: [&str; 2] = [NOT_TEXT, TOO_LARGE];
+
+/// The error, with the link.
+async fn linked(target: &Target, path: &str, error: ToolError) -> Result<Reply<Output>, ToolError> {
+    let entry = match target.files().info(path, None).await {
+        Ok(entry) if entry.size <= limits::RESOURCE => entry,
+        _ => return Err(error.within(target.id())),
+    };
+    let output = Output {
+        size: entry.size,
+        ..Output::default()
+    };
+    let file = Artifact::new(target.id(), &entry.path, entry.size);
+    Ok(Reply::new(output, "")
+        .within(target.id())
+        .artifacts([file])
+        .failed(error))
 }
 
 /// The size of a file that could not be read whole because of it; otherwise the error of reading.
@@ -126,7 +152,7 @@ fn text(path: &str, data: &Bytes, offset: i64, limit: usize) -> Result<Reply<Out
         } else {
             "text that is not UTF-8"
         };
-        return Err(ToolError::new("not_text", format!("{path} is {kind}, {size} bytes"))
+        return Err(ToolError::new(NOT_TEXT, format!("{path} is {kind}, {size} bytes"))
             .hint("Read it with encoding base64, or turn it into text with run_command (file, iconv, xxd)."));
     };
     let slice = lines::slice(content, offset, limit, budget::ANSWER);
@@ -284,9 +310,10 @@ fn base64(data: &Bytes) -> Result<Reply<Output>, ToolError> {
 
 fn too_large_for_base64(size: u64) -> ToolError {
     let most = limits::BASE64;
-    ToolError::invalid(format!(
-        "the file has {size} bytes; at most {most} are returned as base64"
-    ))
+    ToolError::new(
+        TOO_LARGE,
+        format!("the file has {size} bytes; at most {most} are returned as base64"),
+    )
     .hint("Work on it inside the sandbox with run_command, or split it there.")
 }
 
@@ -294,10 +321,11 @@ fn show(data: &Bytes, mime: &'static str) -> Result<Reply<Output>, ToolError> {
     let size = data.len() as u64;
     if data.len() > limits::IMAGE {
         let most = limits::IMAGE;
-        return Err(
-            ToolError::invalid(format!("the picture has {size} bytes; at most {most} are shown"))
-                .hint("Make it smaller inside the sandbox with run_command."),
-        );
+        return Err(ToolError::new(
+            TOO_LARGE,
+            format!("the picture has {size} bytes; at most {most} are shown"),
+        )
+        .hint("Make it smaller inside the sandbox with run_command."));
     }
     let output = Output {
         size,
@@ -328,7 +356,7 @@ fn picture(data: &[u8]) -> Option<&'static str> {
 
 /// Binary data that is too long for an answer, also as base64.
 fn large_binary(path: &str, size: u64) -> ToolError {
-    ToolError::new("not_text", format!("{path} is binary data, {size} bytes"))
+    ToolError::new(NOT_TEXT, format!("{path} is binary data, {size} bytes"))
         .hint("Look at it with run_command (file, xxd | head), or cut a part out there.")
 }
 

@@ -11,6 +11,7 @@ use super::job_report::{self, Shown};
 use crate::{
     answer::{Reply, ToolError},
     args::{self, Pair, User},
+    budget,
     call::{Call, Target},
     jobs::{Cursor, Job, Start, Status},
     limits,
@@ -86,10 +87,7 @@ impl Tool for RunCommand {
         let (target, job) = begun.unwrap_or_else(|_| {
             Err(ToolError::new("timeout", "the sandbox did not start the command in time").hint("Try again."))
         })?;
-        let guard = KillOnDrop {
-            job: Some(Arc::clone(&job)),
-            closing: call.closing.clone(),
-        };
+        let guard = KillOnDrop::new(&call, &job);
         if !stdin.is_empty() {
             feed(&job, stdin.as_bytes()).await;
         }
@@ -123,7 +121,7 @@ pub(super) fn start(
 }
 
 /// Gives a command its input. One that ends without reading it is not an error.
-async fn feed(job: &Job, data: &[u8]) {
+pub(super) async fn feed(job: &Job, data: &[u8]) {
     let commands = job.target.commands();
     let fed = async {
         commands.send_stdin(job.selector(), data).await?;
@@ -164,7 +162,7 @@ fn answer(job: &Job, target: &Target) -> Reply<Output> {
             },
         )
     });
-    let shown = job_report::whole(job);
+    let shown = job_report::whole(job, budget::ANSWER);
     let running = status == Status::Running;
     let mut head = job_report::line(job, &status);
     if running {
@@ -190,7 +188,12 @@ fn answer(job: &Job, target: &Target) -> Reply<Output> {
         job_id: (running || truncated).then(|| job.id.clone()),
         cursor: running.then(|| cursor.encode()),
     };
-    let reply = Reply::new(output, text).within(target.id());
+    let artifacts = if truncated {
+        job_report::artifacts(job)
+    } else {
+        Vec::new()
+    };
+    let reply = Reply::new(output, text).within(target.id()).artifacts(artifacts);
     match job_report::error(job, &status) {
         Some(error) => reply.failed(error),
         None => reply,
@@ -198,13 +201,22 @@ fn answer(job: &Job, target: &Target) -> Reply<Output> {
 }
 
 /// Kills the command of a call that is cancelled: its future is dropped then.
-struct KillOnDrop {
+pub(super) struct KillOnDrop {
     job: Option<Arc<Job>>,
     closing: CancellationToken,
 }
 
 impl KillOnDrop {
-    fn disarm(mut self) {
+    /// Guards the command of a call.
+    pub(super) fn new(call: &Call, job: &Arc<Job>) -> Self {
+        Self {
+            job: Some(Arc::clone(job)),
+            closing: call.closing.clone(),
+        }
+    }
+
+    /// The command may go on.
+    pub(super) fn disarm(mut self) {
         self.job = None;
     }
 }

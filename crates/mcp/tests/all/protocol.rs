@@ -13,16 +13,24 @@ async fn lists_tools_prompts_and_resources() {
     let tools = session.client.list_all_tools().await.unwrap();
     assert_eq!(tools.len(), sandhold_mcp::tools().len());
     assert!(tools.iter().all(|t| t.output_schema.is_some()));
-    assert_eq!(session.client.list_all_prompts().await.unwrap().len(), 1);
-    let task = json!({"task": "count the files"}).as_object().unwrap().clone();
-    let prompt = session
-        .client
-        .get_prompt(GetPromptRequestParams::new("work_in_sandbox").with_arguments(task))
-        .await;
+    assert_eq!(session.client.list_all_prompts().await.unwrap().len(), 2);
+    let prompt = async |name: &str, arguments: Value| {
+        let arguments = arguments.as_object().unwrap().clone();
+        let request = GetPromptRequestParams::new(name).with_arguments(arguments);
+        session.client.get_prompt(request).await
+    };
+    let said = prompt("start_web_project", json!({"what": "a guest book"}))
+        .await
+        .unwrap();
+    assert!(serde_json::to_string(&said).unwrap().contains("a guest book"));
+    let said = prompt("analyse_data_file", json!({"path": "x.csv", "question": "how many?"})).await;
+    assert!(serde_json::to_string(&said.unwrap()).unwrap().contains("how many?"));
+    let refused = prompt("analyse_data_file", json!({"path": " "})).await.unwrap_err();
     assert!(
-        serde_json::to_string(&prompt.unwrap())
-            .unwrap()
-            .contains("count the files")
+        refused
+            .to_string()
+            .contains("argument path of analyse_data_file is missing"),
+        "{refused}"
     );
     let help = session
         .client
@@ -54,6 +62,65 @@ async fn lists_tools_prompts_and_resources() {
         .await
         .unwrap();
     assert!(serde_json::to_string(&info).unwrap().contains("memory_mb"));
+    session.close().await;
+}
+
+#[tokio::test]
+async fn long_things_are_linked_and_the_links_can_be_read() {
+    let session = Session::open().await;
+    let read = async |uri: String| session.client.read_resource(ReadResourceRequestParams::new(uri)).await;
+    let cut = session
+        .call("run_command", json!({"cmd": "out begin; flood 100000; out end"}))
+        .await;
+    let answer = cut.structured_content.clone().unwrap();
+    let link = cut.content.iter().find_map(|c| c.as_resource_link()).unwrap();
+    assert_eq!(answer["artifacts"][0]["uri"], link.uri);
+    let whole = serde_json::to_value(read(link.uri.clone()).await.unwrap()).unwrap();
+    let text = whole["contents"][0]["text"].as_str().unwrap();
+    assert!(text.starts_with("begin\nx") && text.ends_with("xend\n") && text.len() > 100_000);
+    let uncut = session.call("run_command", json!({"cmd": "out x"})).await;
+    assert!(uncut.structured_content.unwrap().get("artifacts").is_none());
+
+    let zeros = json!({"path": "/b.bin", "content": "AAEC", "encoding": "base64"});
+    session.good("write_file", zeros).await;
+    let told = session.bad("read_file", json!({"path": "/b.bin"})).await;
+    assert_eq!(told["error"]["code"], "not_text");
+    let blob = serde_json::to_value(
+        read(told["artifacts"][0]["uri"].as_str().unwrap().into())
+            .await
+            .unwrap(),
+    )
+    .unwrap();
+    assert_eq!(blob["contents"][0]["blob"], "AAEC");
+    let id = told["sandbox_id"].as_str().unwrap();
+    for gone in [
+        format!("sandhold://sandbox/{id}/file/nowhere"),
+        "sandhold://sandbox/inone/file/b.bin".into(),
+    ] {
+        let error = read(gone.clone()).await.unwrap_err();
+        assert!(format!("{error:?}").contains(&gone), "{error:?}");
+    }
+    session.close().await;
+}
+
+#[tokio::test]
+async fn code_runs_in_all_sandboxes() {
+    let session = Session::open().await;
+    let none = session.bad("run_in_all_sandboxes", json!({"code": "1"})).await;
+    assert_eq!(none["error"]["code"], "no_sandbox");
+    for _ in 0..3 {
+        session.good("create_sandbox", json!({})).await;
+    }
+    let told = session
+        .bad("run_in_all_sandboxes", json!({"code": "1", "language": "cobol"}))
+        .await;
+    assert!(told["error"]["message"].as_str().unwrap().contains("`bash`"), "{told}");
+    let answer = session.good("run_in_all_sandboxes", json!({"code": "print(1)"})).await;
+    let rows = answer["results"].as_array().unwrap();
+    let good = |row: &&Value| row["exit_code"] == 0 && row["stdout"] == "python3 -\n";
+    assert_eq!((rows.len(), rows.iter().filter(good).count()), (3, 3), "{answer}");
+    let given: Vec<Vec<u8>> = session.world.lock().unwrap().stdin.values().cloned().collect();
+    assert_eq!(given, vec![b"print(1)".to_vec(); 3]);
     session.close().await;
 }
 

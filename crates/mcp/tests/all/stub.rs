@@ -169,6 +169,18 @@ async fn daemon(
             world.lock().unwrap().files.insert(path.clone(), body.to_vec());
             reply(200, json!([{"path": path, "name": name, "type": "file"}]).to_string())
         }
+        ("POST", "/filesystem.Filesystem/Stat") => {
+            let message: Value = serde_json::from_slice(&body).unwrap();
+            let path = message["path"].as_str().unwrap();
+            match world.lock().unwrap().files.get(path) {
+                Some(data) => {
+                    let size = data.len().to_string();
+                    let entry = json!({"name": path, "path": path, "type": "FILE_TYPE_FILE", "size": size});
+                    reply(200, json!({ "entry": entry }).to_string())
+                }
+                None => refused(404, "not_found", "no such file"),
+            }
+        }
         ("POST", "/process.Process/Start") => {
             let message: Value = serde_json::from_slice(&body[5..]).unwrap();
             let script = message["process"]["args"][2].as_str().unwrap().to_owned();
@@ -259,6 +271,8 @@ fn stream(world: Shared, script: String, tag: String, deadline: Option<u64>) -> 
                     let _ = sender.send(Err(std::io::Error::other("broken"))).await;
                     return;
                 }
+                // An interpreter that reads its program from standard input.
+                "exec" => drop(sender.send(Ok(data("stdout", format!("{rest}\n").as_bytes()))).await),
                 "exit" => code = rest.parse().unwrap(),
                 other => panic!("no step {other}"),
             }
@@ -291,7 +305,10 @@ pub(crate) async fn server() -> (Shared, Server) {
     let config = ServerConfig {
         client,
         provider,
-        selection: Selection::default(),
+        selection: Selection {
+            toolsets: Some(vec!["all".into()]),
+            ..Selection::default()
+        },
         door: None,
     };
     (world, Server::new(config).unwrap())
