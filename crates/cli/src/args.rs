@@ -3,6 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr};
 
 use clap::{Parser, Subcommand, value_parser};
+use sandhold_mcp::{Format, Selection};
 
 /// Gives an agent a computer: an MCP server whose tools write files and run commands in isolated sandboxes, on this
 /// machine or on E2B.
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Show an agent's calls and their answers: a real MCP session with a real sandbox
     Demo,
+    /// Print the tools' schemas for a model's API
+    Tools(ToolsArgs),
     /// Offer this machine's sandboxes to E2B's SDKs: E2B's API over HTTP
     Serve(ServeArgs),
     /// Make, list and revoke the API keys of `serve`
@@ -78,18 +81,49 @@ pub(crate) struct McpArgs {
     /// Further origins from which browsers may call, beside the loopback ones
     #[arg(long, requires = "http", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origin: Vec<String>,
-    /// Toolsets to offer: sandbox, files, commands, or all [default: all that are on by default]
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
+}
+
+/// Which tools.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SelectionArgs {
+    /// Toolsets to offer: sandbox, files, commands, services, transfer, watch, processes, shell, default (the first five)
+    /// or all
     #[arg(long, value_name = "TOOLSET", value_delimiter = ',')]
-    pub(crate) toolsets: Vec<String>,
+    toolsets: Vec<String>,
     /// Single tools to offer beside the toolsets; without --toolsets only these
     #[arg(long, value_name = "TOOL", value_delimiter = ',')]
-    pub(crate) tools: Vec<String>,
+    tools: Vec<String>,
     /// Single tools to leave out
     #[arg(long, value_name = "TOOL", value_delimiter = ',')]
-    pub(crate) exclude_tools: Vec<String>,
+    exclude_tools: Vec<String>,
     /// Offer only tools that change nothing
     #[arg(long)]
-    pub(crate) read_only: bool,
+    read_only: bool,
+}
+
+impl SelectionArgs {
+    /// As the server takes it.
+    pub(crate) fn selection(self) -> Selection {
+        Selection {
+            toolsets: Some(self.toolsets).filter(|names| !names.is_empty()),
+            tools: self.tools,
+            exclude_tools: self.exclude_tools,
+            read_only: self.read_only,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ToolsArgs {
+    /// mcp: the result of tools/list; openai: tools of Chat Completions, strict; anthropic: tools of Messages; gemini:
+    /// function declarations
+    #[arg(long, default_value = "mcp", value_parser = Format::ALL.map(Format::name))]
+    pub(crate) format: String,
+    /// Without any choice all tools are printed
+    #[command(flatten)]
+    pub(crate) selection: SelectionArgs,
 }
 
 #[derive(Debug, clap::Args)]

@@ -59,15 +59,15 @@ fn lines(set: Toolset) -> Vec<(&'static str, String)> {
 }
 
 /// The instructions of a server with these tools.
-pub(crate) fn instructions(entries: &[Entry]) -> String {
-    let sets: BTreeSet<Toolset> = entries.iter().map(|e| e.spec.toolset).collect();
+pub(crate) fn instructions<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> String {
+    let sets: BTreeSet<Toolset> = entries.clone().map(|e| e.spec.toolset).collect();
     let mut text = format!(
         "Sandhold gives you a Linux computer in an isolated sandbox. Leave sandbox_id out to use your default sandbox, \
          which is made at first use. A sandbox ends after its lifetime ({} s, extended by every call unless timeout_s was given).",
         limits::SANDBOX_LIFETIME.as_secs()
     );
     for (tool, line) in sets.into_iter().flat_map(lines) {
-        if entries.iter().any(|entry| entry.spec.name == tool) {
+        if entries.clone().any(|entry| entry.spec.name == tool) {
             text.push('\n');
             text.push_str(&line);
         }
@@ -76,10 +76,10 @@ pub(crate) fn instructions(entries: &[Entry]) -> String {
 }
 
 /// The manual.
-pub(crate) fn help(entries: &[Entry], provider: &Provider) -> String {
+pub(crate) fn help<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, provider: &Provider) -> String {
     let mut text = format!(
         "# Sandhold\n\n{}\n\nSandboxes come from: {} — {}\n",
-        instructions(entries),
+        instructions(entries.clone()),
         provider.name,
         provider.description
     );
@@ -88,7 +88,7 @@ pub(crate) fn help(entries: &[Entry], provider: &Provider) -> String {
     }
     text.push_str(ANSWERS);
     for set in Toolset::ALL {
-        let of_set: Vec<&Entry> = entries.iter().filter(|e| e.spec.toolset == set).collect();
+        let of_set: Vec<&Entry> = entries.clone().filter(|e| e.spec.toolset == set).collect();
         if of_set.is_empty() {
             continue;
         }
@@ -135,7 +135,7 @@ mod tests {
             .into_iter()
             .filter(|e| names.contains(e.spec.name))
             .collect();
-        instructions(&entries)
+        instructions(entries.iter())
     }
 
     #[test]

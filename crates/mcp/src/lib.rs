@@ -10,6 +10,7 @@ pub mod budget;
 mod call;
 mod edit;
 mod errors;
+mod export;
 mod guide;
 mod http;
 mod jobs;
@@ -25,6 +26,7 @@ mod stdio;
 mod tenant;
 mod tools;
 
+pub use export::{Format, export};
 pub use http::{HttpOptions, http_router, serve_http};
 pub use registry::{ConfigError, Selection, Toolset};
 pub use server::{Door, Provider, Server, ServerConfig};

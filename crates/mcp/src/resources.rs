@@ -84,9 +84,9 @@ fn named(uri: &str) -> Option<Named<'_>> {
 }
 
 /// Reads a resource.
-pub(crate) async fn read(
+pub(crate) async fn read<'a>(
     uri: &str,
-    entries: &[Entry],
+    entries: impl Iterator<Item = &'a Entry> + Clone,
     provider: &Provider,
     tenant: &Tenant,
 ) -> Result<ReadResourceResult, ErrorData> {

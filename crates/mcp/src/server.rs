@@ -65,8 +65,10 @@ struct Inner {
     client: Client,
     provider: Arc<Provider>,
     door: Option<Arc<dyn Door>>,
-    /// In the order of the tool list.
+    /// All that may be offered, in the order of the tool list.
     entries: Vec<Entry>,
+    /// Those that are offered where the endpoint asks for no others.
+    usual: BTreeSet<&'static str>,
     tenants: Mutex<HashMap<Principal, Arc<Tenant>>>,
     closing: CancellationToken,
 }
@@ -78,10 +80,19 @@ impl Server {
     ///
     /// The selection names something that does not exist, or leaves no tool.
     pub fn new(config: ServerConfig) -> Result<Self, ConfigError> {
-        let names = config.selection.names()?;
+        let usual = config.selection.names()?;
+        // Where nobody chose, an endpoint may choose from all.
+        let most = match &config.selection {
+            chosen if chosen.toolsets.is_some() || !chosen.tools.is_empty() => usual.clone(),
+            open => Selection {
+                toolsets: Some(vec!["all".to_owned()]),
+                ..open.clone()
+            }
+            .names()?,
+        };
         let entries = tools::all()
             .into_iter()
-            .filter(|e| names.contains(e.spec.name))
+            .filter(|e| most.contains(e.spec.name))
             .collect();
         Ok(Self {
             inner: Arc::new(Inner {
@@ -89,6 +100,7 @@ impl Server {
                 provider: Arc::new(config.provider),
                 door: config.door,
                 entries,
+                usual,
                 tenants: Mutex::default(),
                 closing: CancellationToken::new(),
             }),
@@ -132,8 +144,8 @@ impl Server {
         )
     }
 
-    /// The tools of a request: over HTTP the endpoint can narrow them, `/mcp?toolsets=files`.
-    fn narrowed(&self, cx: &RequestContext<RoleServer>) -> Result<Option<BTreeSet<&'static str>>, ErrorData> {
+    /// The tools that a request's endpoint asks for over HTTP: `/mcp?toolsets=files`.
+    fn chosen(&self, cx: &RequestContext<RoleServer>) -> Result<Option<BTreeSet<&'static str>>, ErrorData> {
         let query = cx.extensions.get::<http::request::Parts>().and_then(|p| p.uri.query());
         let Some(selection) = query.and_then(Selection::from_query) else {
             return Ok(None);
@@ -145,9 +157,18 @@ impl Server {
     }
 
     fn entries(&self, cx: &RequestContext<RoleServer>) -> Result<Vec<&Entry>, ErrorData> {
-        let names = self.narrowed(cx)?;
-        let offered = |e: &&Entry| names.as_ref().is_none_or(|n| n.contains(e.spec.name));
+        let names = self.chosen(cx)?;
+        let names = names.as_ref().unwrap_or(&self.inner.usual);
+        let offered = |e: &&Entry| names.contains(e.spec.name);
         Ok(self.inner.entries.iter().filter(offered).collect())
+    }
+
+    /// Those that are offered where the endpoint asks for no others.
+    fn usual(&self) -> impl Iterator<Item = &Entry> + Clone {
+        self.inner
+            .entries
+            .iter()
+            .filter(|e| self.inner.usual.contains(e.spec.name))
     }
 
     fn call_of(&self, cx: &RequestContext<RoleServer>) -> Call {
@@ -199,7 +220,7 @@ impl ServerHandler for Server {
                     .with_title("Sandhold")
                     .with_description("A computer for an agent: files and commands in isolated sandboxes"),
             )
-            .with_instructions(guide::instructions(&self.inner.entries))
+            .with_instructions(guide::instructions(self.usual()))
     }
 
     async fn list_tools(
@@ -311,7 +332,7 @@ impl ServerHandler for Server {
         cx: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let tenant = self.tenant(Principal::of(&cx));
-        resources::read(&request.uri, &self.inner.entries, &self.inner.provider, &tenant)
+        resources::read(&request.uri, self.usual(), &self.inner.provider, &tenant)
             .await
             .map(Into::into)
     }

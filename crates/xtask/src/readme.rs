@@ -21,14 +21,26 @@ fn table() -> Result<String> {
             names.push(tool.toolset.name());
         }
     }
-    let mut text = String::new();
+    let mut text = String::from(
+        "\nWhat each toolset adds to the list that clients load into a session; a token is about 4 bytes.\n\n\
+         | toolset | on by default | tools | kB | tokens |\n|---|---|---|---|---|\n",
+    );
+    let mut rows: Vec<(String, &str, Vec<&sandhold_mcp::ToolInfo>)> = Vec::new();
+    for name in &names {
+        let of: Vec<_> = tools.iter().filter(|tool| tool.toolset.name() == *name).collect();
+        let on = of.first().is_some_and(|tool| tool.toolset.is_default());
+        rows.push((format!("`{name}`"), if on { "yes" } else { "" }, of));
+    }
+    let default = tools.iter().filter(|tool| tool.toolset.is_default()).collect();
+    rows.push(("by default".into(), "", default));
+    rows.push(("all".into(), "", tools.iter().collect()));
+    for (name, on, of) in rows {
+        let (cost, count) = (cost(&of), of.len());
+        writeln!(text, "| {name} | {on} | {count} | {cost:.1} | {:.0} |", cost * 250.0)?;
+    }
     for name in names {
         let of: Vec<_> = tools.iter().filter(|tool| tool.toolset.name() == name).collect();
-        writeln!(
-            text,
-            "\n**{name}**, {:.1} kB of the tool list\n\n| tool | what it does |\n|---|---|",
-            cost(&of)
-        )?;
+        writeln!(text, "\n**{name}**\n\n| tool | what it does |\n|---|---|")?;
         for tool in of {
             let description = tool.listed["description"].as_str().unwrap_or_default();
             writeln!(text, "| `{}` | {} |", tool.name, description.replace('|', "\\|"))?;

@@ -1,4 +1,5 @@
-//! `schemas/tools/*.json`: every tool as clients see it, so that a change of one is seen in a review.
+//! `schemas/tools/*.json`: every tool as clients see it, so that a change of one is seen in a review, and
+//! `schemas/<format>.json`: what `sandhold tools --format <format>` prints.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,10 +8,28 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sandhold_mcp::{Format, Selection};
 use serde_json::{Value, json};
 
 fn folder(root: &Path) -> PathBuf {
     root.join("schemas/tools")
+}
+
+/// The files of the formats, as they should be.
+fn exports(root: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let selection = Selection {
+        toolsets: Some(vec!["all".into()]),
+        ..Selection::default()
+    };
+    let one = |format: Format| {
+        let tools = sandhold_mcp::export(format, &selection)?;
+        let text = serde_json::to_string_pretty(&tools).context("the tools cannot be written down")?;
+        Ok((
+            root.join(format!("schemas/{}.json", format.name())),
+            format!("{text}\n"),
+        ))
+    };
+    Format::ALL.into_iter().map(one).collect()
 }
 
 /// File names and contents as they should be.
@@ -42,9 +61,9 @@ pub(crate) fn generate(root: &Path) -> Result<usize> {
     let (folder, wanted) = (folder(root), wanted()?);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut changed = 0;
-    for (name, text) in &wanted {
-        let path = folder.join(name);
-        if fs::read_to_string(&path).ok().as_ref() != Some(text) {
+    let tools = wanted.iter().map(|(name, text)| (folder.join(name), text.clone()));
+    for (path, text) in tools.chain(exports(root)?) {
+        if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             changed += 1;
         }
@@ -62,6 +81,12 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let (folder, wanted) = (folder(root), wanted()?);
     let present = present(&folder)?;
     let mut faults = Vec::new();
+    for (path, text) in exports(root)? {
+        if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+            let path = path.strip_prefix(root).unwrap_or(&path).display();
+            faults.push(format!("{path} is not up to date: run `cargo xtask generate`"));
+        }
+    }
     for (name, text) in &wanted {
         if fs::read_to_string(folder.join(name)).ok().as_ref() != Some(text) {
             faults.push(format!(
@@ -83,9 +108,9 @@ mod tests {
         let root = std::env::temp_dir().join(format!("sandhold-xtask-{}", std::process::id()));
         fs::create_dir_all(folder(&root)).unwrap();
         fs::write(folder(&root).join("gone.json"), "{}").unwrap();
-        let tools = sandhold_mcp::tools().len();
-        assert_eq!(check(&root).unwrap().len(), tools + 1);
-        assert_eq!(generate(&root).unwrap(), tools + 1);
+        let files = sandhold_mcp::tools().len() + Format::ALL.len();
+        assert_eq!(check(&root).unwrap().len(), files + 1);
+        assert_eq!(generate(&root).unwrap(), files + 1);
         assert_eq!(check(&root).unwrap(), Vec::<String>::new());
         assert_eq!(generate(&root).unwrap(), 0);
         fs::write(folder(&root).join("run_command.json"), "{}").unwrap();

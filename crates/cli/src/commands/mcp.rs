@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use sandhold_mcp::{HttpOptions, Provider, Selection, Server, ServerConfig};
+use sandhold_mcp::{HttpOptions, Provider, Server, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -14,12 +14,7 @@ const TOKEN_BYTES: usize = 24;
 
 pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
     let connected = Connected::new(&settings)?;
-    let selection = Selection {
-        toolsets: Some(args.toolsets.clone()).filter(|names| !names.is_empty()),
-        tools: args.tools.clone(),
-        exclude_tools: args.exclude_tools.clone(),
-        read_only: args.read_only,
-    };
+    let selection = args.selection.clone().selection();
     let provider = describe(connected.local.is_some());
     let server = Server::new(ServerConfig {
         client: connected.client.clone(),

@@ -8,6 +8,7 @@ mod run;
 mod serve;
 mod signals;
 mod terminal;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ pub(crate) async fn dispatch(command: Command, settings: Settings) -> Result<Exi
         Command::Doctor(args) => doctor::run(&args, &settings).await,
         Command::Serve(args) => serve::run(args, settings).await,
         Command::Keys(command) => keys::run(command, &settings),
+        Command::Tools(args) => tools::run(args),
         Command::Demo => demo::run().await,
         // Taken care of before threads were started.
         Command::Launcher => Ok(ExitCode::FAILURE),
