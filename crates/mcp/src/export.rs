@@ -10,7 +10,7 @@ use crate::{
 /// A way to write the tools down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// The result of MCP's `tools/list`.
+    /// The result of MCP's `tools/list`, with whole output schemas.
     Mcp,
     /// The `tools` of OpenAI's Chat Completions, as many other servers take them, in strict mode: every argument is required,
     /// and one that may be left out takes `null`.
@@ -49,7 +49,11 @@ pub fn export(format: Format, selection: &Selection) -> Result<Value, ConfigErro
         let (name, description) = (entry.spec.name, entry.spec.description);
         let mut schema = Value::Object((*entry.listed.input_schema).clone());
         match format {
-            Format::Mcp => serde_json::to_value(&entry.listed).unwrap_or_default(),
+            Format::Mcp => {
+                let mut listed = serde_json::to_value(&entry.listed).unwrap_or_default();
+                listed["outputSchema"] = entry.output.into();
+                listed
+            }
             Format::OpenAi => {
                 strict(&mut schema);
                 let function = json!({"name": name, "description": description, "parameters": schema, "strict": true});

@@ -42,6 +42,8 @@ pub struct ToolInfo {
     pub toolset: Toolset,
     /// Its entry of `tools/list`: name, title, description, schemas and annotations.
     pub listed: serde_json::Value,
+    /// The whole schema of its structured result, of which the list says little.
+    pub output: serde_json::Value,
 }
 
 /// Every tool there is, in the order of the tool list.
@@ -51,6 +53,7 @@ pub fn tools() -> Vec<ToolInfo> {
         name: entry.spec.name,
         toolset: entry.spec.toolset,
         listed: serde_json::to_value(&entry.listed).unwrap_or_default(),
+        output: entry.output.clone().into(),
     };
     tools::all().iter().map(info).collect()
 }

@@ -146,7 +146,10 @@ pub(crate) trait Tool: Send + Sync + 'static {
 /// A tool whose types are forgotten.
 pub(crate) struct Entry {
     pub(crate) spec: Spec,
+    /// As clients see it.
     pub(crate) listed: Listed,
+    /// The whole schema of its structured result.
+    pub(crate) output: JsonObject,
     invoke: fn(Call, &JsonObject, JsonObject) -> BoxFuture<'static, CallToolResult>,
 }
 
@@ -163,11 +166,12 @@ impl Entry {
         );
         let listed = Listed::new(spec.name, spec.description, schema::input::<T::Params>())
             .with_title(spec.title)
-            .with_raw_output_schema(schema::output::<T::Output>().into())
+            .with_raw_output_schema(schema::brief_output().into())
             .with_annotations(hints);
         Self {
             spec,
             listed,
+            output: schema::output::<T::Output>(),
             invoke: invoke::<T>,
         }
     }

@@ -1,8 +1,10 @@
 //! JSON schemas that every model API and MCP client takes.
 //!
 //! The raw output of schemars made SDK clients drop tools. What is left is: one `type` a node, no `$ref`, no `oneOf`, no `const`,
-//! no `format`, no boolean schema, optional means absent from `required`. Output schemas carry no descriptions: they cost
-//! context in every session and no client shows them, and they say of nested objects only that they are such.
+//! no `format`, no boolean schema, optional means absent from `required`.
+//!
+//! The list of tools costs context in every session, so there an output schema says only what is true of every result; the
+//! whole ones are in `schemas/tools/` and in what `sandhold tools` prints.
 
 use rmcp::model::JsonObject;
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -40,8 +42,12 @@ pub(crate) fn is_plain(argument: &str) -> bool {
     matches!(argument, "sandbox_id" | "name" | "value")
 }
 
-/// The schema of a tool's structured result: the fields of `T`. Those that every result has beside them (`ok`,
-/// `sandbox_id`, `error`) are in the manual, once, instead of in the list with every tool.
+/// What the list of tools says of a structured result.
+pub(crate) fn brief_output() -> JsonObject {
+    object(json!({"type": "object"}))
+}
+
+/// The schema of a tool's structured result: the fields of `T` and those that every result may have.
 pub(crate) fn output<T: JsonSchema>() -> JsonObject {
     let settings = SchemaSettings::draft2020_12().for_serialize().with(|s| {
         s.inline_subschemas = true;
@@ -49,21 +55,23 @@ pub(crate) fn output<T: JsonSchema>() -> JsonObject {
     });
     let mut root = object(settings.into_generator().into_root_schema_for::<T>().to_value());
     tidy(&mut root, Side::Output);
-    let mut own = root.remove("properties").map(object).unwrap_or_default();
-    own.values_mut().filter_map(Value::as_object_mut).for_each(shallow);
+    let own = root.remove("properties").map(object).unwrap_or_default();
+    let mut properties = object(json!({
+        "ok": {"type": "boolean"},
+        "sandbox_id": {"type": "string"},
+    }));
+    properties.extend(own);
+    let text = json!({"type": "string"});
+    let error = json!({"code": text, "message": text, "hint": text});
+    properties.insert("error".into(), json!({"type": "object", "properties": error}));
+    let artifact = json!({"uri": text, "path": text, "size": {"type": "integer"}});
+    let artifacts = json!({"type": "array", "items": {"type": "object", "properties": artifact}});
+    properties.insert("artifacts".into(), artifacts);
     let mut root = Map::new();
     root.insert("type".into(), json!("object"));
-    root.insert("properties".into(), Value::Object(own));
+    root.insert("properties".into(), Value::Object(properties));
     // Nothing is required: a failure has only `ok` and `error`.
     root
-}
-
-/// Leaves out what is inside objects: the list of all tools has to stay small, and rows explain themselves.
-fn shallow(node: &mut JsonObject) {
-    node.remove("properties");
-    if let Some(Value::Object(items)) = node.get_mut("items") {
-        shallow(items);
-    }
 }
 
 fn object(value: Value) -> JsonObject {

@@ -38,6 +38,7 @@ fn wanted() -> Result<BTreeMap<String, String>> {
         let mut value = json!({ "toolset": tool.toolset.name() });
         if let (Value::Object(all), Value::Object(listed)) = (&mut value, tool.listed) {
             all.extend(listed);
+            all.insert("outputSchema".into(), tool.output);
         }
         let text = serde_json::to_string_pretty(&value).context("a schema cannot be written down")?;
         Ok((format!("{}.json", tool.name), format!("{text}\n")))

@@ -44,6 +44,31 @@ fn run_passes_arguments_as_they_are() {
 }
 
 #[test]
+fn tools_are_printed_for_other_stacks() {
+    let printed = |arguments: &[&str]| {
+        let ended = sandhold(&[&["tools"], arguments].concat(), "");
+        assert_eq!((ended.code(), ended.stderr.as_str()), (0, ""));
+        serde_json::from_str::<Value>(&ended.stdout).unwrap()
+    };
+    let mcp = printed(&[]);
+    let all = mcp["tools"].as_array().unwrap().len();
+    assert!(all > 30, "{all} tools");
+    assert_eq!(printed(&["--format", "openai"]).as_array().unwrap().len(), all);
+    assert_eq!(printed(&["--format", "anthropic"]).as_array().unwrap().len(), all);
+    let gemini = printed(&["--format", "gemini"]);
+    assert_eq!(gemini["functionDeclarations"].as_array().unwrap().len(), all);
+    let one = printed(&["--format", "openai", "--tools", "run_command"]);
+    assert_eq!(one[0]["function"]["name"], "run_command");
+    assert_eq!(one.as_array().unwrap().len(), 1);
+    let refused = sandhold(&["tools", "--toolsets", "disk"], "");
+    assert!(
+        refused.code() != 0 && refused.stderr.contains("there is no toolset \"disk\""),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
 fn run_passes_standard_input() {
     let ended = sandhold(&["run", "--", "sh", "-c", "wc -c; cat"], &"x".repeat(300_000));
     assert_eq!(ended.stdout.trim(), "300000", "{}", ended.stderr);
