@@ -28,20 +28,25 @@ const MAX_TIMEOUT_S: u64 = 86_400;
 #[derive(Clone)]
 pub(crate) struct Local {
     settings: Arc<LocalSettings>,
+    /// What clients build host names from, where something serves them.
+    domain: Option<Arc<str>>,
     started: Arc<OnceCell<(Gateway, Router)>>,
 }
 
 impl Local {
-    pub(crate) fn new(settings: LocalSettings) -> Self {
+    pub(crate) fn new(settings: LocalSettings, domain: Option<String>) -> Self {
         Self {
             settings: Arc::new(settings),
+            domain: domain.map(Into::into),
             started: Arc::default(),
         }
     }
 
     /// Starts engine and gateway, if they do not run. A failure is not kept: the next call tries again.
     pub(crate) async fn start(&self) -> Result<&(Gateway, Router)> {
-        self.started.get_or_try_init(|| start(&self.settings)).await
+        self.started
+            .get_or_try_init(|| start(&self.settings, self.domain.as_deref()))
+            .await
     }
 
     /// Ends every sandbox.
@@ -52,8 +57,8 @@ impl Local {
     }
 }
 
-async fn start(settings: &LocalSettings) -> Result<(Gateway, Router)> {
-    let gateway = start_gateway(settings, None, false).await?;
+async fn start(settings: &LocalSettings, domain: Option<&str>) -> Result<(Gateway, Router)> {
+    let gateway = start_gateway(settings, domain.map(str::to_owned), false).await?;
     let router = gateway.router(Owner::LOCAL);
     Ok((gateway, router))
 }

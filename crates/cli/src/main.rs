@@ -6,6 +6,7 @@ mod commands;
 mod daemon;
 mod local;
 mod logging;
+mod loopback;
 mod provider;
 mod settings;
 mod tls;

@@ -1,10 +1,13 @@
 //! From settings to a client.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use sandhold_client::Client;
 
 use crate::{
     local::Local,
+    loopback::{Loopback, Place},
     settings::{LocalSettings, Provider, Settings},
 };
 
@@ -12,23 +15,31 @@ use crate::{
 pub(crate) struct Connected {
     pub(crate) client: Client,
     pub(crate) local: Option<Local>,
+    /// The way to local sandboxes for browsers of this machine.
+    pub(crate) door: Option<Arc<Loopback>>,
 }
 
 impl Connected {
-    pub(crate) fn new(settings: &Settings) -> Result<Self> {
-        Self::with(settings, settings.local.clone())
+    /// For a program that hands out URLs of its sandboxes. Must be called within a tokio runtime.
+    pub(crate) fn with_door(settings: &Settings) -> Result<Self> {
+        Self::with(settings, settings.local.clone(), Some(Place::take()))
     }
 
-    fn with(settings: &Settings, local: LocalSettings) -> Result<Self> {
+    fn with(settings: &Settings, local: LocalSettings, place: Option<Place>) -> Result<Self> {
         match &settings.provider {
             Provider::E2b(config) => {
                 let client = Client::http(config.clone()).context("the settings for E2B cannot be used")?;
-                Ok(Self { client, local: None })
+                Ok(Self {
+                    client,
+                    local: None,
+                    door: None,
+                })
             }
             Provider::Local => {
-                let local = Local::new(local);
+                let local = Local::new(local, place.as_ref().and_then(Place::domain));
                 Ok(Self {
                     client: Client::in_process(local.clone()),
+                    door: place.map(|place| Arc::new(Loopback::new(place, local.clone()))),
                     local: Some(local),
                 })
             }
@@ -41,11 +52,14 @@ impl Connected {
             spares: 0,
             ..settings.local.clone()
         };
-        Self::with(settings, local)
+        Self::with(settings, local, None)
     }
 
     /// Ends the local sandboxes. Those on E2B are left to their timeout or their owner.
     pub(crate) async fn shutdown(&self) {
+        if let Some(door) = &self.door {
+            door.close().await;
+        }
         if let Some(local) = &self.local {
             local.shutdown().await;
         }

@@ -10,11 +10,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
-use http::{Method, StatusCode};
-use sandhold_wire::{
-    limits, names,
-    signature::{Operation, SignatureError, same, sign},
-};
+use http::StatusCode;
+use sandhold_wire::{limits, names, signature::SignatureError};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -26,7 +23,7 @@ use crate::{
     lifecycle, listing,
     owner::Owner,
     pages,
-    query::FileQuery,
+    query::is_signed,
     route::{Route, route, text},
     sandboxes::Sandboxes,
     status, usage,
@@ -98,9 +95,7 @@ async fn find_owner(State(access): State<Access>, mut request: Request, next: Ne
 /// Sends requests for a sandbox there. With `only`, sandboxes of other owners are not there.
 async fn to_sandbox(State((gateway, only)): State<(Gateway, Option<Owner>)>, request: Request, next: Next) -> Response {
     let sandboxes = &gateway.sandboxes;
-    // Clients are told the domain with its port; a host name is compared without.
-    let domain = sandboxes.config.domain.as_deref().and_then(|d| d.split(':').next());
-    let route = route(request.uri(), request.headers(), domain);
+    let route = route(request.uri(), request.headers(), sandboxes.domain());
     if route == Route::Api {
         sandboxes.totals.calls.fetch_add(1, Ordering::Relaxed);
         return next.run(request).await;
@@ -130,20 +125,11 @@ async fn to_sandbox(State((gateway, only)): State<(Gateway, Option<Owner>)>, req
 
 /// The sandbox whose token a file URL was signed with. The daemon checks again, also whether the URL has expired.
 fn signed_for(sandboxes: &Sandboxes, only: Option<Owner>, request: &Request) -> Option<Arc<Entry>> {
-    let query = FileQuery::parse(request.uri().query().unwrap_or_default());
-    let operation = if matches!(*request.method(), Method::GET | Method::HEAD) {
-        Operation::Read
-    } else {
-        Operation::Write
-    };
-    let given = query.signature?;
-    sandboxes.all().into_iter().find(|entry| {
-        only.is_none_or(|owner| entry.owner() == owner)
-            && entry.recipe.token.as_deref().is_some_and(|token| {
-                let wanted = sign(&query.path, operation, &query.username, token, query.expires_at);
-                same(given.as_bytes(), wanted.as_bytes())
-            })
-    })
+    let mine = |entry: &Arc<Entry>| only.is_none_or(|owner| entry.owner() == owner);
+    sandboxes
+        .all()
+        .into_iter()
+        .find(|entry| mine(entry) && is_signed(entry, request))
 }
 
 /// Parts of E2B's API that this server does not have, by the path's first word, and what to do instead.

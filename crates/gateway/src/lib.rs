@@ -19,6 +19,7 @@ mod api;
 mod archive;
 mod create;
 mod daemon;
+mod door;
 mod entry;
 mod error;
 mod events;
@@ -95,6 +96,12 @@ impl Gateway {
     /// `beside` is served on the same host, for requests that name no sandbox, and checks its callers itself.
     pub fn router_with_keys(&self, keys: Arc<Keys>, beside: Router) -> Router {
         api::router(self.clone(), Access::Keys(keys), beside).layer(axum::middleware::from_fn(unread::finish))
+    }
+
+    /// The service for browsers of this machine: ports of `owner`'s sandboxes under `<port>-<id>.<domain>`, and signed URLs
+    /// of their files. No API, and no way to a sandbox but its host name.
+    pub fn door(&self, owner: Owner) -> Router {
+        door::router(self.clone(), owner).layer(axum::middleware::from_fn(unread::finish))
     }
 
     /// Ends every sandbox and waits until all are gone. Paused ones that are kept stay for the next server.

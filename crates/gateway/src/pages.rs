@@ -40,6 +40,14 @@ fn page(status: StatusCode, refusal: &ProxyError) -> String {
             format!("Nothing listens on port {port}"),
             "Start a server on this port inside the sandbox, then load this page again.",
         ),
+        (StatusCode::UNAUTHORIZED, _) => (
+            "This URL is not valid".to_owned(),
+            "Its signature is missing or wrong. Ask for a new URL of the file.",
+        ),
+        (StatusCode::NOT_FOUND, _) => (
+            "There is nothing under this address".to_owned(),
+            "It serves the ports of sandboxes and signed URLs of their files.",
+        ),
         (StatusCode::BAD_GATEWAY, None) => (
             "Sandbox not found".to_owned(),
             "It has ended, is paused, or never was. Connect to it again or make a new one.",
@@ -49,13 +57,17 @@ fn page(status: StatusCode, refusal: &ProxyError) -> String {
             "Load this page again in a moment.",
         ),
     };
+    let sandbox = match id.as_str() {
+        "" => String::new(),
+        id => format!("<p>Sandbox <code>{id}</code></p>\n"),
+    };
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>{title}</title>\n<style>body{{font:16px/1.5 system-ui,sans-serif;\
          max-width:36rem;margin:15vh auto;padding:0 1rem;color:#222;background:#fff}}code{{background:#eee;padding:.1em \
          .3em}}p.small{{color:#666;font-size:.85rem}}@media(prefers-color-scheme:dark){{body{{color:#ddd;\
-         background:#181818}}code{{background:#333}}}}</style></head>\n<body><h1>{title}</h1>\n<p>{advice}</p>\n<p>Sandbox \
-         <code>{id}</code></p>\n<p class=\"small\">{code} · {message}</p></body></html>\n",
+         background:#181818}}code{{background:#333}}}}</style></head>\n<body><h1>{title}</h1>\n<p>{advice}</p>\n{sandbox}<p \
+         class=\"small\">{code} · {message}</p></body></html>\n",
         code = refusal.code
     )
 }

@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use axum::extract::Request;
+use http::Method;
 use percent_encoding::percent_decode_str;
-use sandhold_wire::{limits::LIST_PAGE, rest::State};
+use sandhold_wire::{
+    limits::LIST_PAGE,
+    rest::State,
+    signature::{Operation, same, sign},
+};
 
-use crate::error::Refusal;
+use crate::{entry::Entry, error::Refusal};
 
 /// `GET /v2/sandboxes` and `GET /sandboxes`.
 #[derive(Debug, Default, PartialEq)]
@@ -57,6 +63,21 @@ impl FileQuery {
         }
         parsed
     }
+}
+
+/// Whether a request's file URL was signed with the sandbox's token; without a token nothing is signed.
+pub(crate) fn is_signed(entry: &Entry, request: &Request) -> bool {
+    let query = FileQuery::parse(request.uri().query().unwrap_or_default());
+    let operation = if matches!(*request.method(), Method::GET | Method::HEAD) {
+        Operation::Read
+    } else {
+        Operation::Write
+    };
+    let (Some(given), Some(token)) = (query.signature, entry.recipe.token.as_deref()) else {
+        return false;
+    };
+    let wanted = sign(&query.path, operation, &query.username, token, query.expires_at);
+    same(given.as_bytes(), wanted.as_bytes())
 }
 
 impl ListQuery {

@@ -19,7 +19,7 @@ pub(crate) enum Route {
 
 /// Finds the route. `domain` is the server's domain, absent where it has none.
 pub(crate) fn route(uri: &Uri, headers: &HeaderMap, domain: Option<&str>) -> Route {
-    if let Some(route) = domain.and_then(|d| by_host(host(uri, headers)?, d)) {
+    if let Some(route) = domain.and_then(|d| of_host(uri, headers, d)) {
         return route;
     }
     match text(headers, SANDBOX_ID_HEADER) {
@@ -42,6 +42,11 @@ pub(crate) fn route(uri: &Uri, headers: &HeaderMap, domain: Option<&str>) -> Rou
         None if uri.path() == "/files" => Route::SignedFile,
         None => Route::Api,
     }
+}
+
+/// The sandbox that a request's host name means, whatever else it says.
+pub(crate) fn of_host(uri: &Uri, headers: &HeaderMap, domain: &str) -> Option<Route> {
+    by_host(host(uri, headers)?, domain)
 }
 
 /// The host a request names, without its port.

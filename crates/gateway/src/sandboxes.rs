@@ -57,6 +57,11 @@ pub(crate) struct Sandboxes {
 }
 
 impl Sandboxes {
+    /// The domain of the sandboxes' host names. Clients are told it with its port; a host name is compared without.
+    pub(crate) fn domain(&self) -> Option<&str> {
+        self.config.domain.as_deref()?.split(':').next()
+    }
+
     /// Opens the registry and takes over what an earlier server left paused.
     pub(crate) fn open(runtime: Arc<dyn Runtime>, config: GatewayConfig) -> Result<Self, StoreError> {
         let (store, found) = Store::open(&config.home, config.keep_paused)?;

@@ -1,9 +1,9 @@
 //! `sandhold mcp`
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
-use sandhold_mcp::{HttpOptions, Provider, Server, ServerConfig};
+use sandhold_mcp::{Door, HttpOptions, Provider, Server, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -13,14 +13,14 @@ use crate::{args::McpArgs, provider::Connected, settings::Settings};
 const TOKEN_BYTES: usize = 24;
 
 pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
-    let connected = Connected::new(&settings)?;
+    let connected = Connected::with_door(&settings)?;
     let selection = args.selection.clone().selection();
     let provider = describe(connected.local.is_some());
     let server = Server::new(ServerConfig {
         client: connected.client.clone(),
         provider,
         selection,
-        door: None,
+        door: connected.door.clone().map(|door| door as Arc<dyn Door>),
     })?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
