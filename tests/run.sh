@@ -80,6 +80,7 @@ command -v dpkg-query >/dev/null && debian_packages
 mkdir -p "$cache"
 venv venv
 venv venv-v1
+venv venv-agents
 venv venv-e2b-2.45.1
 venv venv-e2b-2.0.0
 venv venv-e2b-1.5.0

@@ -191,6 +191,26 @@ async def run(connected, cmd: str, **more) -> dict:
     return answer
 
 
+def node(script: str, *arguments: str, seconds: float = 150) -> str:
+    """Runs `tests/node/<script>`; each of its lines `ok    …` and `FAIL  …` counts as a check, and its last is `end`.
+
+    Returns what it wrote to standard error."""
+    source = Path(os.environ["SANDHOLD_TEST_DIR"]) / "node" / script
+    # Packages are looked for beside the script.
+    folder = Path(os.environ["TMPDIR"])
+    (folder / "node_modules").symlink_to(os.environ["NODE_MODULES"])
+    copy = folder / source.name
+    copy.write_text(source.read_text())
+    ended = subprocess.run([os.environ["NODE"], copy, *arguments], capture_output=True, text=True, timeout=seconds)
+    lines = ended.stdout.splitlines()
+    for line in lines:
+        if line.startswith(("ok    ", "FAIL  ")):
+            name, _, detail = line[6:].partition(": ") if line.startswith("FAIL") else (line[6:], "", "")
+            check(name, line.startswith("ok"), detail)
+    check("the program ended in order", ended.returncode == 0 and lines[-1:] == ["end"], ended.stdout[-500:] + ended.stderr)
+    return ended.stderr
+
+
 def mark(number: int) -> str:
     """A time to sleep that nobody else on the machine sleeps: its process is known by it."""
     return f"{86000 + number}.{os.getpid()}"

@@ -54,7 +54,7 @@ fn installed(path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The Python of one of the virtual environments: `venv` (mcp 2), `venv-v1` (mcp 1).
+/// The Python of one of the virtual environments: `venv` (mcp 2), `venv-v1` (mcp 1), `venv-agents` (stacks on mcp 2).
 ///
 /// # Errors
 /// It was not installed.

@@ -5,6 +5,7 @@
 
 mod cli;
 mod conformance;
+mod foreign;
 mod image;
 mod inspector;
 mod leak;
