@@ -60,7 +60,7 @@ impl Tool for CreateSandbox {
     const SPEC: Spec = Spec {
         name: "create_sandbox",
         title: "Create a sandbox",
-        description: "Make a new sandbox. Not needed for the default one, made at first use. With timeout_s it ends then; without, each call gives it 300 s more.",
+        description: "Make another sandbox; the default one is made at first use. With timeout_s it ends then; without, each call gives it 300 s more.",
         toolset: Toolset::Sandbox,
         hints: Hints::ADDS,
         limited: true,

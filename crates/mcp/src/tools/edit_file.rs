@@ -43,8 +43,7 @@ impl Tool for EditFile {
     const SPEC: Spec = Spec {
         name: "edit_file",
         title: "Edit a file",
-        description: "Replace an exact piece of a text file; it must be there once, or set replace_all. Answers with a diff. Line ends \
-                      and file mode are kept.",
+        description: "Replace an exact piece of a text file; it must be there once, or set replace_all. Answers with a diff.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES,
         limited: true,

@@ -56,8 +56,7 @@ impl Tool for GetJobStatus {
     const SPEC: Spec = Spec {
         name: "get_job_status",
         title: "Read a job",
-        description: "Tell how a job stands and what it printed since cursor (without one: from its beginning). With wait_s it answers \
-                      once the job ends or waits for input.",
+        description: "Read what a job printed since cursor, and how it stands. With wait_s it answers once the job ends or waits for input.",
         toolset: Toolset::Commands,
         hints: Hints::READS,
         limited: true,

@@ -35,7 +35,7 @@ impl Tool for MovePath {
     const SPEC: Spec = Spec {
         name: "move_path",
         title: "Move or rename",
-        description: "Move or rename a file or folder. `to` is the new path itself, not a folder to put it in.",
+        description: "Move or rename. `to` is the new path itself, not a folder to put it in.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES,
         limited: true,

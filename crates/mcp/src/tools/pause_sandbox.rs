@@ -29,7 +29,7 @@ impl Tool for PauseSandbox {
     const SPEC: Spec = Spec {
         name: "pause_sandbox",
         title: "Pause a sandbox",
-        description: "Freeze a sandbox. connect_sandbox brings it back with its files, and its processes where the provider can.",
+        description: "Freeze a sandbox until connect_sandbox. Its files are kept, its processes where the provider can.",
         toolset: Toolset::Sandbox,
         hints: Hints::CHANGES_ONCE,
         limited: true,

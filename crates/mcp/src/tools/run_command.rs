@@ -61,7 +61,7 @@ impl Tool for RunCommand {
     const SPEC: Spec = Spec {
         name: "run_command",
         title: "Run a command",
-        description: "Run a shell command; get its output and exit code. After 45 s it goes on as a job: read it with get_job_status. For servers and long work use run_command_bg.",
+        description: "Run a shell command. After 45 s it goes on as a job: read it with get_job_status. For servers and long work use run_command_bg.",
         toolset: Toolset::Commands,
         hints: Hints::RUNS,
         limited: false,

@@ -43,7 +43,7 @@ impl Tool for RunCommandBg {
     const SPEC: Spec = Spec {
         name: "run_command_bg",
         title: "Start a job",
-        description: "Start a shell command as a job, without a deadline. Read it with get_job_status, answer it with send_stdin, end it with kill_job.",
+        description: "Start a shell command as a job without a deadline. Read it with get_job_status, end it with kill_job.",
         toolset: Toolset::Commands,
         hints: Hints::RUNS,
         limited: true,

@@ -69,7 +69,7 @@ impl Tool for SandboxInfo {
     const SPEC: Spec = Spec {
         name: "sandbox_info",
         title: "Sandbox info",
-        description: "Show a sandbox's state, end of life, resources, network, isolation, and what its provider cannot do.",
+        description: "Show a sandbox's state, end, resources, network, isolation, and what its provider cannot do.",
         toolset: Toolset::Sandbox,
         hints: Hints::READS,
         limited: true,

@@ -79,8 +79,7 @@ impl Tool for SearchFiles {
     const SPEC: Spec = Spec {
         name: "search_files",
         title: "Search files",
-        description: "Find lines that match a regular expression, or files by name. Skips hidden files and what .gitignore names unless \
-                      include_ignored.",
+        description: "Find lines by a regular expression, or files by name. Skips hidden and .gitignored ones unless include_ignored.",
         toolset: Toolset::Files,
         hints: Hints::READS,
         limited: true,

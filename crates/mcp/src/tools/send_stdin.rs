@@ -35,7 +35,7 @@ impl Tool for SendStdin {
     const SPEC: Spec = Spec {
         name: "send_stdin",
         title: "Write to a job's input",
-        description: "Write to the standard input of a job of run_command_bg, then read its answer with get_job_status.",
+        description: "Write to a job's standard input. Read the answer with get_job_status.",
         toolset: Toolset::Commands,
         hints: Hints::RUNS,
         limited: true,

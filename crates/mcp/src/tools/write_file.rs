@@ -43,7 +43,7 @@ impl Tool for WriteFile {
     const SPEC: Spec = Spec {
         name: "write_file",
         title: "Write a file",
-        description: "Write a whole file, replacing what was there. Makes parent folders. Use edit_file to change a part.",
+        description: "Write a whole file with its parent folders, replacing what was there. edit_file changes a part.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES,
         limited: true,

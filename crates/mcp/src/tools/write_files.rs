@@ -59,7 +59,7 @@ impl Tool for WriteFiles {
     const SPEC: Spec = Spec {
         name: "write_files",
         title: "Write several files",
-        description: "Write several whole files in one call, making parent folders. The answer has one row a file.",
+        description: "Write several whole files with their parent folders. The answer has one row a file.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES_ONCE,
         limited: true,
