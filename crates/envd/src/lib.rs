@@ -22,6 +22,7 @@ mod process;
 mod reap;
 mod search;
 mod serve;
+mod services;
 mod state;
 mod sudo;
 mod sys;

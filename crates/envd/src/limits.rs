@@ -68,3 +68,42 @@ pub(crate) const AWAITING_SCAN: usize = 4096;
 /// How often one that waits is looked at until its output is with the listeners, and the pause between two looks.
 pub(crate) const AWAITING_LOOKS: usize = 20;
 pub(crate) const AWAITING_PAUSE: Duration = Duration::from_millis(5);
+/// Listening sockets that are told.
+pub(crate) const PORTS: usize = 512;
+/// Bytes of `/proc/net/tcp` that are read.
+pub(crate) const PORTS_TABLE: u64 = 4 << 20;
+/// Processes that are looked at to find who listens, and which are busiest.
+pub(crate) const PORTS_PROCESSES: usize = 8192;
+/// Descriptors of one process that are looked at.
+pub(crate) const PORTS_DESCRIPTORS: usize = 16 << 10;
+/// Bytes of a command line that are told.
+pub(crate) const PORTS_COMMAND: usize = 300;
+/// Over how long the busiest processes are watched.
+pub(crate) const BUSY_WATCH: Duration = Duration::from_millis(150);
+/// How many of them are told at most.
+pub(crate) const BUSY: usize = 50;
+/// Looks at the sockets and processes at the same time.
+pub(crate) const PORTS_LOOKS: usize = 2;
+/// The first pause between two tries of a port that is waited for; it doubles.
+pub(crate) const READY_PAUSE: Duration = Duration::from_millis(1);
+/// The longest. A try costs some 50 µs.
+pub(crate) const READY_PAUSE_MAX: Duration = Duration::from_millis(5);
+/// How long a port is waited for at most.
+pub(crate) const READY_TIME: Duration = Duration::from_secs(60);
+/// Ports that are waited for at the same time.
+pub(crate) const READY_WAITERS: usize = 64;
+/// Length of a path that is asked for to see whether a server is ready.
+pub(crate) const READY_PATH: usize = 4096;
+/// Bytes of an answer that are read so that its server is not cut off, and for how long.
+pub(crate) const READY_DRAIN: u64 = 1 << 20;
+pub(crate) const READY_DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How long a request that is made for a client may take at most.
+pub(crate) const PROBE_TIME: Duration = Duration::from_secs(60);
+/// Bytes of its answer's body that are told at most.
+pub(crate) const PROBE_BODY: usize = 8 << 20;
+/// Bytes of its answer's head.
+pub(crate) const PROBE_HEAD: usize = 64 << 10;
+/// Such requests at the same time.
+pub(crate) const PROBES: usize = 32;
+/// Bytes of `/etc/hosts` that are read.
+pub(crate) const HOSTS_FILE: u64 = 256 << 10;

@@ -26,7 +26,7 @@ use crate::limits::{REFUSED_BODY, REFUSED_WAIT, REQUEST_HEAD};
 use crate::process::{self, awaiting};
 use crate::state::State;
 use crate::unread::Watched;
-use crate::{archive, files, filesystem, metrics, search, tunnel};
+use crate::{archive, files, filesystem, metrics, search, services, tunnel};
 
 /// Names the daemon's version in every answer.
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-sandhold-version");
@@ -64,6 +64,7 @@ impl Server {
             .merge(archive::router(Arc::clone(&state)))
             .merge(files::router(Arc::clone(&state)))
             .merge(search::router(Arc::clone(&state)))
+            .merge(services::router())
             .fallback(async || HttpError::not_found("there is no such endpoint"))
             .method_not_allowed_fallback(async || {
                 HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not know this method")

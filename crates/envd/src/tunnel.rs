@@ -55,18 +55,33 @@ fn port(request: &Request<Incoming>) -> Option<u16> {
     authority.port_u16().filter(|&port| local && port != 0)
 }
 
-/// Programs listen on one of the two loopbacks, or on both.
-async fn dial(port: u16) -> io::Result<TcpStream> {
+/// Connects to a port. Programs listen on one of the two loopbacks, or on both.
+///
+/// # Errors
+/// Nobody listens on either, or they did not answer.
+pub(crate) async fn dial(port: u16) -> io::Result<TcpStream> {
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
     let dial = async {
-        match TcpStream::connect(v4).await {
+        match connect(v4).await {
             Ok(stream) => Ok(stream),
-            Err(_) => TcpStream::connect(v6).await,
+            Err(_) => connect(v6).await,
         }
     };
     let stream = timeout(TUNNEL_CONNECT, dial).await??;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Connects to an address, but never to itself: where nobody listens on a port of the range that the kernel takes sender's
+/// ports from, it may take that very port, and the socket meets itself.
+pub(crate) async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(to).await?;
+    if stream.local_addr()? == to {
+        // Nor must the port stay taken for a while after.
+        stream.set_zero_linger()?;
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     Ok(stream)
 }
 

@@ -1,5 +1,5 @@
 //! E2B's sandbox protocol: the messages of envd ([`proto`]), the REST types of the control plane ([`rest`]), what the
-//! daemon is told at its start ([`boot`]), file signatures ([`signature`]), and the names both sides must agree on.
+//! daemon is told at its start ([`boot`]) and asked about servers ([`services`]), file signatures ([`signature`]), and the names both sides must agree on.
 //!
 //! No I/O, no clock and no randomness: whoever needs the time passes it in.
 //!
@@ -10,6 +10,7 @@ pub mod boot;
 pub mod limits;
 pub mod names;
 pub mod rest;
+pub mod services;
 pub mod signature;
 
 /// Generated from `proto/*.proto`: messages and services of the packages `process` and `filesystem`.
