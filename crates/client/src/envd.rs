@@ -35,6 +35,8 @@ pub(crate) struct Envd {
     pub(crate) no_search: AtomicBool,
     /// The server answered that it does not know whether processes wait for input.
     pub(crate) no_awaiting: AtomicBool,
+    /// The server answered that it has no endpoints for servers in the sandbox.
+    pub(crate) no_services: AtomicBool,
 }
 
 /// What an [`Envd`] is made of.
@@ -100,6 +102,7 @@ impl Envd {
             version: Version::parse(&version),
             no_search: AtomicBool::new(false),
             no_awaiting: AtomicBool::new(false),
+            no_services: AtomicBool::new(false),
         })
     }
 

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod limits;
 mod sandbox;
+mod services;
 pub mod transport;
 
 pub use client::{Client, CreateOptions, ListPage, ListQuery};
@@ -24,4 +25,6 @@ pub use files::{
 };
 pub use sandbox::Sandbox;
 pub use sandhold_wire::rest::{EnvdMetrics, Isolation, ListedSandbox, Network, SandboxDetail, State};
+pub use sandhold_wire::services::{Busy, FailureKind, Listener, Ports, ProbeAnswer, ProbeFailure, Readiness};
+pub use services::{HttpRequest, ReadyQuery, Services};
 pub use transport::HttpConfig;

@@ -45,3 +45,15 @@ pub(crate) const HELPER_STDERR: usize = 16 << 10;
 pub(crate) const HELPER_STDOUT: usize = 16 << 20;
 /// How long `find` or `grep` may run there.
 pub(crate) const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a server in the sandbox is waited for, or a request made there may take: less than a call, so that its answer
+/// comes as one.
+pub(crate) const SERVICE_TIME: Duration = Duration::from_secs(50);
+/// The answer about listening ports and busy processes.
+pub(crate) const PORTS_ANSWER: usize = 2 << 20;
+/// Listening sockets that are told.
+pub(crate) const PORTS: usize = 512;
+/// Bytes of a body that are asked for of a request made in the sandbox.
+pub(crate) const PROBE_BODY: usize = 8 << 20;
+/// Such an answer: the body in base64, and its headers.
+pub(crate) const PROBE_ANSWER: usize = 12 << 20;

@@ -9,7 +9,7 @@ use sandhold_wire::{
 };
 
 use crate::{
-    Client, Commands, Error, Files, HttpConfig,
+    Client, Commands, Error, Files, HttpConfig, Services,
     client::codec,
     envd::{Address, Envd},
     limits,
@@ -123,6 +123,14 @@ impl Sandbox {
     #[must_use]
     pub fn commands(&self) -> Commands {
         Commands {
+            envd: self.inner.envd.clone(),
+        }
+    }
+
+    /// Its servers.
+    #[must_use]
+    pub fn services(&self) -> Services {
+        Services {
             envd: self.inner.envd.clone(),
         }
     }

@@ -7,7 +7,7 @@ use rmcp::{
     model::{ProgressNotificationParam, ProgressToken},
     service::Peer,
 };
-use sandhold_client::{Client, Commands, Files};
+use sandhold_client::{Client, Commands, Files, Services};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -79,6 +79,22 @@ impl Call {
         })
     }
 
+    /// The URL of a port, and for how long and for whom it answers; without one, why there is none.
+    pub(crate) async fn url(&self, target: &Target, port: u16) -> Result<(String, &'static str), ToolError> {
+        self.open_door().await?;
+        let Some(url) = target.handle.sandbox.url(port) else {
+            return Err(ToolError::new("unsupported", "sandboxes of this provider have no URLs")
+                .hint("Use http_probe or run_command to reach it from inside the sandbox."));
+        };
+        let reach = match self.door {
+            Some(_) => {
+                "Opens in a browser on the machine that this server runs on, until the sandbox or this server ends."
+            }
+            None => "Opens in the user's browser until the sandbox ends.",
+        };
+        Ok((url, reach))
+    }
+
     /// An error of the control plane about the sandbox `id`.
     pub(crate) fn error(&self, id: &str, error: &sandhold_client::Error) -> ToolError {
         self.tenant.error(id, error)
@@ -111,6 +127,11 @@ impl Target {
     /// Its processes.
     pub(crate) fn commands(&self) -> Commands {
         self.handle.sandbox.commands()
+    }
+
+    /// Its servers.
+    pub(crate) fn services(&self) -> Services {
+        self.handle.sandbox.services()
     }
 
     /// An error of something done in it.

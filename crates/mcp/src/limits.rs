@@ -24,6 +24,16 @@ pub const ENV_VALUE: usize = 64 << 10;
 pub const METADATA_PAIRS: usize = 64;
 /// Name or value of a pair of metadata.
 pub const METADATA_LEN: usize = 1024;
+/// A URL of `http_probe`, or the path of a server.
+pub const URL: usize = 4096;
+/// Headers of one `http_probe`.
+pub const HEADERS: usize = 64;
+/// Value of a header.
+pub const HEADER: usize = 8 << 10;
+/// Body that `http_probe` sends.
+pub const PROBE_BODY: usize = 256 << 10;
+/// A body that is no text and is returned as base64.
+pub const PROBE_BASE64: usize = 16 << 10;
 /// A regular expression or glob.
 pub const PATTERN: usize = 1024;
 /// Rules in one list of network rules.
@@ -42,6 +52,16 @@ pub const SANDBOX_TIMEOUT_S: u64 = 86_400;
 pub const COMMAND_TIMEOUT_S: u64 = 86_400;
 /// How long `get_job_status` waits, in seconds.
 pub const WAIT_S: u64 = 40;
+/// How long a server is waited for by `start_service` and after it, in seconds.
+pub const READY_TIMEOUT_S: u64 = 3600;
+/// How long `http_probe` may take, in seconds.
+pub const PROBE_TIMEOUT_S: u64 = 40;
+/// Processes that `service_diagnostics` shows.
+pub const BUSIEST: usize = 8;
+/// Logs that it shows, of jobs and of files each.
+pub const LOGS: usize = 6;
+/// Bytes of the end of one log.
+pub const LOG_TAIL: usize = 1500;
 /// A file that `edit_file` changes.
 pub const EDIT: u64 = 4 << 20;
 /// A file that `read_file` reads in one piece; a larger one is scanned.
@@ -66,6 +86,17 @@ pub const SIDE_BY_SIDE: usize = 10;
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Every tool answers within this time; what lasts longer goes on as a job.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(45);
+/// How long a server is waited for when nothing is said.
+pub const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one that accepts connections may stay silent before it counts as one that does not speak HTTP, where no path
+/// was named.
+pub const READY_PATIENCE: Duration = Duration::from_secs(1);
+/// What is kept of [`ANSWER_WITHIN`] to say why a server is not ready.
+pub const READY_REPORT: Duration = Duration::from_secs(5);
+/// How long a server may take to listen after the command that started it ended well: it may run on by itself.
+pub const READY_DETACHED: Duration = Duration::from_secs(3);
+/// How long `http_probe` waits when nothing is said.
+pub const DEFAULT_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lifetime of a sandbox when none is given, and what is left of it after every call.
 pub const SANDBOX_LIFETIME: Duration = Duration::from_secs(300);
 /// The lifetime is extended at most once in this time.
@@ -195,6 +226,45 @@ pub(crate) fn metadata(values: &[Pair]) -> Result<(), ToolError> {
     Ok(())
 }
 
+/// Refuses what is not a port.
+pub(crate) fn port(value: u64) -> Result<u16, ToolError> {
+    let port = between("port", value, 1, u64::from(u16::MAX))?;
+    Ok(u16::try_from(port).unwrap_or(u16::MAX))
+}
+
+/// Refuses what cannot be asked of a server as a path.
+pub(crate) fn url_path(argument: &str, value: &str) -> Result<(), ToolError> {
+    at_most(argument, value.len(), URL)?;
+    if value.starts_with('/') && value.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let shown: String = value.chars().take(80).collect();
+    Err(ToolError::invalid(format!(
+        "{argument} is {shown:?}; it must begin with / and hold no space, for example /health"
+    )))
+}
+
+/// Refuses what cannot be the headers of a request.
+pub(crate) fn headers(values: &[Pair]) -> Result<(), ToolError> {
+    count("headers", values.len(), HEADERS)?;
+    for Pair { name, value } in values {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        if name.is_empty() || name.len() > 256 || !name.bytes().all(token) {
+            let shown: String = name.chars().take(80).collect();
+            return Err(ToolError::invalid(format!(
+                "headers has the name {shown:?}, which is no name of a header"
+            )));
+        }
+        at_most(&format!("headers {name}"), value.len(), HEADER)?;
+        if value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
+            return Err(ToolError::invalid(format!(
+                "headers {name} has a line break or a control character"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what cannot be a job id.
 pub(crate) fn job_id(value: &str) -> Result<(), ToolError> {
     let fits = !value.is_empty() && value.len() <= JOB_ID;
@@ -241,6 +311,11 @@ mod tests {
         assert!(said(envs(&pair("A", "\0"))).contains("NUL"));
         assert!(said(envs(&pair("A=B", ""))).contains("A=B"));
         assert!(said(job_id("a/b")).contains("a/b"));
+        assert_eq!(said(port(65_536).map(drop)), "port is 65536; 1 to 65535 is allowed");
+        assert!(said(url_path("path", "health")).contains("begin with /"));
+        assert!(said(url_path("path", "/a b")).contains("no space"));
+        assert!(said(headers(&pair("a b", "x"))).contains("\"a b\""));
+        assert!(said(headers(&pair("a", "x\r\nb: c"))).contains("line break"));
         assert!(said(path("path", "")).contains("empty"));
         assert!(said(cmd(" \n")).contains("empty"));
     }
@@ -251,6 +326,9 @@ mod tests {
         metadata(&pair(&"k".repeat(METADATA_LEN), "v")).unwrap();
         cmd(&"x".repeat(CMD)).unwrap();
         job_id("build-1_a").unwrap();
+        headers(&pair("X-A", "b\tc ü")).unwrap();
+        url_path("path", "/a?b=%20").unwrap();
+        assert_eq!(port(8080).unwrap(), 8080);
         path("path", "~/ü").unwrap();
     }
 }

@@ -5,6 +5,8 @@ mod create_sandbox;
 mod edit_file;
 mod entry;
 mod get_job_status;
+mod get_public_url;
+mod http_probe;
 mod job_report;
 mod kill_job;
 mod list_dir;
@@ -23,9 +25,13 @@ pub(crate) mod sandbox_info;
 mod sandbox_row;
 mod search_files;
 mod send_stdin;
+mod service_diagnostics;
+mod service_report;
 mod set_sandbox_timeout;
 mod shutdown_all_sandboxes;
 mod shutdown_sandbox;
+mod start_service;
+mod wait_for_service_ready;
 mod write_file;
 mod write_files;
 
@@ -51,6 +57,11 @@ macro_rules! every_tool {
             $each!(path_info::PathInfo),
             $each!(move_path::MovePath),
             $each!(remove_path::RemovePath),
+            $each!(start_service::StartService),
+            $each!(wait_for_service_ready::WaitForServiceReady),
+            $each!(get_public_url::GetPublicUrl),
+            $each!(http_probe::HttpProbe),
+            $each!(service_diagnostics::ServiceDiagnostics),
             $each!(create_sandbox::CreateSandbox),
             $each!(connect_sandbox::ConnectSandbox),
             $each!(list_sandboxes::ListSandboxes),
