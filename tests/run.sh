@@ -40,6 +40,16 @@ debian_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# A browser, for what people see in one. Where it cannot be had, the scenario says that it was not shown.
+browser() {
+  command -v chromium >/dev/null && return
+  [ "$(id -u)" = 0 ] || return 0
+  say "Debian packages: chromium"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null ||
+    echo "chromium was not installed"
+}
+
 # venv NAME: a virtual environment from tests/python/NAME.txt. Made with the system's Python: ordinary users reach it.
 venv() {
   local name=$1 list=tests/python/$1.txt folder=$cache/$1
@@ -74,7 +84,10 @@ users() {
 
 command -v cargo >/dev/null || die "Rust is missing: https://rustup.rs"
 # On another system its own packages are looked for where they are used.
-command -v dpkg-query >/dev/null && debian_packages
+if command -v dpkg-query >/dev/null; then
+  debian_packages
+  browser
+fi
 /usr/bin/python3 -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' ||
   die "/usr/bin/python3 has to be 3.11 or newer, with venv"
 mkdir -p "$cache"
@@ -152,7 +165,7 @@ if [ "$(id -u)" = 0 ]; then
   kit=$(mktemp -d /var/tmp/sandhold-tests.XXXXXX)
   chmod 755 "$kit"
   chmod 666 "$notes"
-  cp "$built/sandhold" "$built/sandhold-envd" "$kit/"
+  cp "$built/sandhold" "$built/sandhold-envd" "$built/sandhold-test-server" "$kit/"
   cp "$suite" "$kit/suite"
   cp -r tests "$kit/tests"
   cp README.md "$kit/"

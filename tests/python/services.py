@@ -228,12 +228,12 @@ async def patience(tools: Tools) -> None:
     equal("and it is ready in the end", seen.get("http_status"), 200)
 
 
-def page(url: str, screenshot: Path, budget: int = 10_000) -> str:
+def page(url: str, screenshot: Path) -> str:
     """The page as Chromium has it in the end: its elements as text."""
     program = shutil.which("chromium")
     with tempfile.TemporaryDirectory() as home:
         common = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={home}/profile",
-                  "--no-first-run", "--disable-background-networking", "--disable-component-update", f"--virtual-time-budget={budget}"]  # fmt: skip
+                  "--no-first-run", "--disable-background-networking", "--disable-component-update"]  # fmt: skip
         environment = {**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
         shown = subprocess.run([*common, "--dump-dom", url], capture_output=True, timeout=120, env=environment, check=False)
         subprocess.run([*common, "--window-size=900,600", f"--screenshot={screenshot}", url], capture_output=True, timeout=120, env=environment, check=False)

@@ -30,6 +30,20 @@ pub fn sandhold() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The server in Rust that scenarios start inside sandboxes: it lies beside the program under test.
+///
+/// # Errors
+/// It was not built.
+pub fn server() -> Result<PathBuf> {
+    let path = sandhold()?.with_file_name("sandhold-test-server");
+    ensure!(
+        path.is_file(),
+        "{} is missing: run `cargo build -p sandhold-tests --bins` first",
+        path.display()
+    );
+    Ok(path)
+}
+
 /// The folder `tests/` of the sources, or a copy of it that `SANDHOLD_TEST_DIR` names.
 #[must_use]
 pub fn tests() -> PathBuf {

@@ -24,6 +24,7 @@ pub fn python(venv: &str, script: &str, arguments: &[&str], limit: Duration) -> 
         .args(arguments)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SANDHOLD_BIN", places::sandhold()?)
+        .env("SANDHOLD_TEST_SERVER", places::server()?)
         .env("SANDHOLD_HOME", folder.path().join("home"))
         .env("SANDHOLD_TEST_DIR", places::tests())
         .env("TMPDIR", folder.path())

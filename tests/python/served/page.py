@@ -1,5 +1,7 @@
 """A page whose script opens a WebSocket to the page's own host, and the server of both. Runs inside a sandbox.
 
+It has loaded when its script is done, so that a browser that prints a page once it has loaded prints all of it.
+
 usage: page.py PORT
 """
 
@@ -8,17 +10,23 @@ import hashlib
 import http.server
 import struct
 import sys
+import threading
 
 PAGE = b"""<!doctype html><html><head><meta charset="utf-8"><title>served</title><style>
 body{font:20px sans-serif;background:#113355;color:#fff;padding:40px}</style></head>
-<body><h1>From the sandbox</h1><p id="http">page</p><p id="socket">waiting</p><p id="posted">waiting</p><script>
-const say = (id, text) => { document.getElementById(id).textContent = text };
+<body><h1>From the sandbox</h1><p id="http">page</p><p id="socket">waiting</p><p id="posted">waiting</p><img src="/hold" alt=""><script>
+let left = 2;
+const say = (id, text) => { document.getElementById(id).textContent = text; if (--left === 0) fetch("/done") };
 const socket = new WebSocket("ws://" + location.host + "/socket");
 socket.onopen = () => socket.send("hello from the browser");
 socket.onmessage = (event) => say("socket", "socket: " + event.data);
-socket.onerror = () => say("socket", "socket failed");
+socket.onerror = () => { document.getElementById("socket").textContent = "socket failed" };
 fetch("/echo", {method: "PUT", body: "\\u00fc".repeat(1000)}).then((r) => r.text()).then((t) => say("posted", "put: " + t));
 </script></body></html>"""
+
+
+# Set once a page has shown everything: its picture is held until then, and with it the end of its loading.
+DONE = threading.Event()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -38,6 +46,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/socket":
             return self.socket()
+        if self.path == "/hold":
+            DONE.wait(20)
+            return self.answer(b"", "image/png", 404)
+        if self.path == "/done":
+            DONE.set()
+            return self.answer(b"", "text/plain")
         if self.path == "/binary":
             return self.answer(bytes(range(256)), "application/octet-stream")
         if self.path == "/away":
@@ -49,6 +63,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(str(self.headers).encode(), "text/plain")
         if self.path == "/long":
             return self.answer(b"x" * 100_000, "text/plain")
+        DONE.clear()
         self.answer(PAGE)
 
     def do_PUT(self) -> None:

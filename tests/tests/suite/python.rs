@@ -70,6 +70,26 @@ fn a_real_job_with_sandboxes_of_serve() {
 }
 
 #[test]
+fn servers_over_stdio() {
+    run("services.py", &["stdio", "modern"], 5);
+}
+
+#[test]
+fn servers_over_http() {
+    run("services.py", &["http", "legacy"], 5);
+}
+
+#[test]
+fn servers_with_sandboxes_of_serve() {
+    run("remote.py", &["services.py", "stdio", "modern"], 5);
+}
+
+#[test]
+fn servers_in_sandboxes_of_a_plain_daemon() {
+    run("plain.py", &["services.py", "stdio", "legacy"], 6);
+}
+
+#[test]
 fn unasked_ends() {
     run("lifecycle.py", &[], 4);
 }

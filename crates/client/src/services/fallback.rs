@@ -31,16 +31,12 @@ done
 echo ---
 [ "$1" = 0 ] || ps -eo pid,pcpu,rss,args --sort=-pcpu 2>/dev/null | sed 1d | head -n "$1" | cut -c 1-400"#;
 
-/// Ends with 0 once something listens on the port (`$1`, in hexadecimal), with 45 after so many looks (`$2`).
-const LISTENS: &str = r#"i=0
-while [ "$i" -lt "$2" ]; do
-  grep -qE "^ *[0-9]+: [0-9A-F]+:$1 [0-9A-F:]+ 0A " /proc/net/tcp /proc/net/tcp6 2>/dev/null && exit 0
+/// Ends with 0 once something listens on the port (`$1`, in hexadecimal), with 45 after so many whole seconds (`$2`).
+const LISTENS: &str = r#"end=$(($(date +%s)+$2+1))
+until grep -qE "^ *[0-9]+: [0-9A-F]+:$1 [0-9A-F:]+ 0A " /proc/net/tcp /proc/net/tcp6 2>/dev/null; do
+  [ "$(date +%s)" -lt "$end" ] || exit 45
   sleep 0.02
-  i=$((i+1))
-done
-exit 45"#;
-/// Between two looks, with the look itself.
-const LOOK_MS: u64 = 25;
+done"#;
 
 /// Exit code of the script without the program.
 const ABSENT: i32 = 44;
@@ -58,19 +54,35 @@ impl Services {
     }
 
     pub(super) async fn ports_by_command(&self, only: Option<u16>, busiest: usize) -> Result<Ports, Error> {
+        let mut ports = match self.ports_as(Some("root"), only, busiest).await {
+            // There may be no way to become root.
+            Err(Error::Unauthenticated(_)) => self.ports_as(None, only, busiest).await?,
+            ports => ports?,
+        };
+        // Descriptors are shown to their owner, and to a root that has not given up that right.
+        if ports.listening.iter().any(|listener| listener.pid.is_none()) {
+            let shown = self.ports_as(None, only, 0).await?.listening;
+            for listener in ports.listening.iter_mut().filter(|listener| listener.pid.is_none()) {
+                if let Some(found) = shown.iter().find(|found| found.port == listener.port) {
+                    listener.clone_from(found);
+                }
+            }
+        }
+        Ok(ports)
+    }
+
+    async fn ports_as(&self, user: Option<&str>, only: Option<u16>, busiest: usize) -> Result<Ports, Error> {
         let printed = self
             .run(Helper {
                 script: PORTS,
                 args: vec![busiest.to_string()],
-                // Descriptors are shown to their owner and to root.
-                user: Some("root"),
+                user,
                 input: Bytes::new(),
                 timeout: limits::SEARCH_TIMEOUT,
                 max_stdout: limits::PORTS_ANSWER,
             })
             .await?;
-        let text = String::from_utf8_lossy(&printed.stdout);
-        let mut ports = read_ports(&text);
+        let mut ports = read_ports(&String::from_utf8_lossy(&printed.stdout));
         if let Some(port) = only {
             ports.listening.retain(|listener| listener.port == port);
         }
@@ -83,21 +95,22 @@ impl Services {
             waited_ms: millis(start.elapsed()),
             ..ready
         };
-        let looks = (millis(query.timeout) / LOOK_MS).max(1);
-        let printed = self
-            .run(Helper {
-                script: LISTENS,
-                args: vec![format!("{:04X}", query.port), looks.to_string()],
-                user: None,
-                input: Bytes::new(),
-                timeout: query.timeout + limits::HEALTH_TIMEOUT,
-                max_stdout: limits::ERROR_BODY,
-            })
-            .await?;
-        if printed.exit_code != 0 {
-            return Ok(waited(Readiness::default()));
+        let helper = Helper {
+            script: LISTENS,
+            args: vec![format!("{:04X}", query.port), query.timeout.as_secs().to_string()],
+            user: None,
+            input: Bytes::new(),
+            timeout: query.timeout + limits::HEALTH_TIMEOUT,
+            max_stdout: limits::ERROR_BODY,
+        };
+        // One look takes a while from afar; the script ends by itself.
+        let patience = query.timeout.max(limits::HEALTH_TIMEOUT);
+        match tokio::time::timeout(patience, self.run(helper)).await {
+            Ok(printed) if printed.as_ref().is_ok_and(|printed| printed.exit_code == 0) => {}
+            Ok(Err(error)) => return Err(error),
+            Ok(Ok(_)) | Err(_) => return Ok(waited(Readiness::default())),
         }
-        let left = query.timeout.saturating_sub(start.elapsed());
+        let left = patience.saturating_sub(start.elapsed());
         let time = query.patience.min(left);
         let request = HttpRequest {
             method: "GET".into(),
