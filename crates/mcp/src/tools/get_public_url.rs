@@ -34,7 +34,7 @@ impl Tool for GetPublicUrl {
     const SPEC: Spec = Spec {
         name: "get_public_url",
         title: "URL of a port",
-        description: "Get the URL that opens a port of the sandbox in the user's browser, and whether anything listens there.",
+        description: "Get the URL that opens a port in the user's browser.",
         toolset: Toolset::Services,
         hints: Hints::READS,
         limited: true,

@@ -65,7 +65,7 @@ impl Tool for HttpProbe {
     const SPEC: Spec = Spec {
         name: "http_probe",
         title: "Ask a server",
-        description: "Make one HTTP request from inside the sandbox. Redirects are not followed.",
+        description: "Make an HTTP request from inside the sandbox. Follows no redirect.",
         toolset: Toolset::Services,
         hints: Hints::RUNS,
         limited: true,

@@ -66,8 +66,8 @@ impl Tool for ServiceDiagnostics {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "service_diagnostics",
-        title: "Find what is wrong",
-        description: "See what listens and who, the busiest processes, and the last lines of job output and of /tmp/*.log.",
+        title: "Diagnose servers",
+        description: "See who listens where, the busiest processes, and the ends of job output and of /tmp/*.log.",
         toolset: Toolset::Services,
         hints: Hints::READS,
         limited: true,

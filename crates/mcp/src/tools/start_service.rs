@@ -33,7 +33,7 @@ pub(super) struct Params {
     sandbox_id: Option<String>,
     /// Stays in the foreground
     cmd: String,
-    /// Where it will listen
+    /// Where it listens
     port: u64,
     /// Default: the home
     cwd: Option<String>,
@@ -79,7 +79,7 @@ impl Tool for StartService {
     const SPEC: Spec = Spec {
         name: "start_service",
         title: "Start a server",
-        description: "Start a server as a job and wait until it answers on its port; get its URL. If it fails: its output and why.",
+        description: "Start a server as a job, wait until it answers, get its URL. A failure says what it printed and why.",
         toolset: Toolset::Services,
         hints: Hints::RUNS,
         limited: false,

@@ -46,7 +46,7 @@ impl Tool for WaitForServiceReady {
     const SPEC: Spec = Spec {
         name: "wait_for_service_ready",
         title: "Wait for a server",
-        description: "Wait until a port answers HTTP with any status, or accepts where it does not speak HTTP.",
+        description: "Wait until a port answers HTTP, whatever the status, or accepts connections.",
         toolset: Toolset::Services,
         hints: Hints::READS,
         limited: true,
