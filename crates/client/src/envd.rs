@@ -37,6 +37,8 @@ pub(crate) struct Envd {
     pub(crate) no_awaiting: AtomicBool,
     /// The server answered that it has no endpoints for servers in the sandbox.
     pub(crate) no_services: AtomicBool,
+    /// The server answered that it packs and unpacks nothing.
+    pub(crate) no_archives: AtomicBool,
 }
 
 /// What an [`Envd`] is made of.
@@ -103,6 +105,7 @@ impl Envd {
             no_search: AtomicBool::new(false),
             no_awaiting: AtomicBool::new(false),
             no_services: AtomicBool::new(false),
+            no_archives: AtomicBool::new(false),
         })
     }
 

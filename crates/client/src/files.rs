@@ -1,5 +1,6 @@
 //! The file system of one sandbox.
 
+mod archive;
 mod entry;
 mod fallback;
 mod search;
@@ -21,6 +22,7 @@ use crate::{
 
 pub(crate) use url::{QUERY, pair};
 
+pub use archive::{ArchiveEvent, ArchiveReport, ArchiveWork, PathList, UnzipRequest, ZipRequest};
 pub use types::{Entry, EntryType, ReadOptions, SearchMatch, SearchMode, SearchQuery, SearchResult, WriteOptions};
 
 /// The file system of one sandbox. Paths are relative to the user's home unless absolute; `~` works.

@@ -21,7 +21,8 @@ pub use commands::{
 };
 pub use error::Error;
 pub use files::{
-    Entry, EntryType, Files, ReadOptions, SearchMatch, SearchMode, SearchQuery, SearchResult, WriteOptions,
+    ArchiveEvent, ArchiveReport, ArchiveWork, Entry, EntryType, Files, PathList, ReadOptions, SearchMatch, SearchMode,
+    SearchQuery, SearchResult, UnzipRequest, WriteOptions, ZipRequest,
 };
 pub use sandbox::Sandbox;
 pub use sandhold_wire::rest::{EnvdMetrics, Isolation, ListedSandbox, Network, SandboxDetail, State};

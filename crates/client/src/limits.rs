@@ -57,3 +57,5 @@ pub(crate) const PORTS: usize = 512;
 pub(crate) const PROBE_BODY: usize = 8 << 20;
 /// Such an answer: the body in base64, and its headers.
 pub(crate) const PROBE_ANSWER: usize = 12 << 20;
+/// How long packing or unpacking may take there.
+pub(crate) const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(3600);

@@ -11,6 +11,7 @@
 mod archive;
 mod auth;
 mod boot;
+mod bundle;
 mod connections;
 mod error;
 mod files;

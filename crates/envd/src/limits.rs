@@ -107,3 +107,32 @@ pub(crate) const PROBE_HEAD: usize = 64 << 10;
 pub(crate) const PROBES: usize = 32;
 /// Bytes of `/etc/hosts` that are read.
 pub(crate) const HOSTS_FILE: u64 = 256 << 10;
+
+/// Packing and unpacking at once: each holds a thread.
+pub(crate) const BUNDLES: usize = 2;
+/// How long one packing or unpacking may take.
+pub(crate) const BUNDLE_TIME: Duration = Duration::from_secs(3600);
+/// How often one that goes on tells how far it is.
+pub(crate) const BUNDLE_TELL: Duration = Duration::from_millis(500);
+/// Depth of folders in a zip file or tar.gz: each costs an open descriptor.
+pub(crate) const BUNDLE_DEPTH: usize = 400;
+/// Entries of a zip file or tar.gz: each costs memory.
+pub(crate) const BUNDLE_ENTRIES: usize = 500_000;
+/// All paths and link targets of an archive that is unpacked, together.
+pub(crate) const BUNDLE_NAMES: usize = 64 << 20;
+/// One path or link target: the kernel's own limit.
+pub(crate) const BUNDLE_PATH: usize = 4096;
+/// Paths that an answer lists of those left out.
+pub(crate) const BUNDLE_LISTED: usize = 20;
+/// Pieces in which files are deflated, side by side.
+pub(crate) const BUNDLE_PIECE: usize = 256 << 10;
+/// Pieces that are being deflated or wait to be written.
+pub(crate) const BUNDLE_PIECES: usize = 64;
+/// Threads that deflate.
+pub(crate) const BUNDLE_THREADS: usize = 4;
+/// What is unpacked may be so many times larger than its archive...
+pub(crate) const UNPACK_RATIO: u64 = 250;
+/// ... once it is larger than this.
+pub(crate) const UNPACK_RATIO_FROM: u64 = 1 << 30;
+/// Bytes of a tar archive between two contents: headers and long names.
+pub(crate) const UNPACK_HEAD: u64 = 1 << 20;

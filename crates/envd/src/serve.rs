@@ -26,6 +26,7 @@ use crate::limits::{REFUSED_BODY, REFUSED_WAIT, REQUEST_HEAD};
 use crate::process::{self, awaiting};
 use crate::state::State;
 use crate::unread::Watched;
+use crate::{archive, bundle, files, filesystem, metrics, search, tunnel};
 use crate::{archive, files, filesystem, metrics, search, services, tunnel};
 
 /// Names the daemon's version in every answer.
@@ -62,6 +63,7 @@ impl Server {
             .route("/sandhold/process", get(awaiting::get))
             .with_state(Arc::clone(&state))
             .merge(archive::router(Arc::clone(&state)))
+            .merge(bundle::router(Arc::clone(&state)))
             .merge(files::router(Arc::clone(&state)))
             .merge(search::router(Arc::clone(&state)))
             .merge(services::router())

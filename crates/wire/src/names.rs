@@ -30,6 +30,10 @@ pub const NEXT_TOKEN_HEADER: &str = "x-next-token";
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 /// The daemon's own path, of which the gateway alone knows the use: a tar of the writable root, read or restored.
 pub const ARCHIVE_PATH: &str = "/sandhold/archive";
+/// The daemon's own path: packs a folder of the sandbox into a zip file or a tar.gz.
+pub const ZIP_PATH: &str = "/sandhold/zip";
+/// The daemon's own path: unpacks an archive of the sandbox into a folder.
+pub const UNZIP_PATH: &str = "/sandhold/unzip";
 /// How long a request may take, in milliseconds; for `process.Process/Start` the deadline of the process.
 pub const CONNECT_TIMEOUT_HEADER: &str = "connect-timeout-ms";
 /// Prefix of the headers that carry file metadata.

@@ -9,6 +9,8 @@ mod format;
 mod pack;
 mod unpack;
 
+pub(crate) use pack::{names, open_dir};
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -56,13 +56,13 @@ pub(super) fn pack(root: &str, out: &mut impl Write) -> Result<(), ArchiveError>
     put(packer.out, &[0; 2 * BLOCK])
 }
 
-pub(super) fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(at, name, flags, Mode::empty())
 }
 
 /// The names in a folder, sorted, without `.` and `..`.
-pub(super) fn names(fd: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
+pub(crate) fn names(fd: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(fd)? {
         let name = entry?.file_name().to_owned();
