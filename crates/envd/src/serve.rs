@@ -26,8 +26,7 @@ use crate::limits::{REFUSED_BODY, REFUSED_WAIT, REQUEST_HEAD};
 use crate::process::{self, awaiting};
 use crate::state::State;
 use crate::unread::Watched;
-use crate::{archive, bundle, files, filesystem, metrics, search, tunnel};
-use crate::{archive, files, filesystem, metrics, search, services, tunnel};
+use crate::{archive, bundle, files, filesystem, metrics, search, services, tunnel};
 
 /// Names the daemon's version in every answer.
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-sandhold-version");

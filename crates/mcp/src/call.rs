@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     answer::ToolError,
     budget, errors,
+    host_files::Host,
     jobs::Jobs,
     sandboxes::Handle,
     server::{Door, Provider},
@@ -27,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) provider: Arc<Provider>,
     /// What has to be opened before URLs of sandboxes answer.
     pub(crate) door: Option<Arc<dyn Door>>,
+    /// Which files of this machine it may use.
+    pub(crate) host: Host,
     /// Set while the server ends: what a call started is left alone then.
     pub(crate) closing: CancellationToken,
     /// When it came in.

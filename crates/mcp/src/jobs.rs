@@ -1,9 +1,11 @@
-//! Commands as jobs: each goes on by itself, its output is kept, and whoever knows its id reads on.
+//! Commands as jobs: each goes on by itself, its output is kept, and whoever knows its id reads on. Transfers that take
+//! long are jobs, too.
 
 mod cursor;
 mod output;
 mod pump;
 mod spill;
+mod work;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,10 +15,12 @@ use std::{
 
 use sandhold_client::{CommandRequest, CommandSelector, Error, ExitStatus, SignalKind};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use cursor::Cursor;
 pub(crate) use output::Output;
 pub(crate) use spill::Kept;
+pub(crate) use work::Say;
 
 use crate::{answer::ToolError, call::Target, limits, lock};
 
@@ -60,7 +64,7 @@ pub(crate) struct Progress {
     cancelled: bool,
 }
 
-/// A command that was started.
+/// A command that was started, or other work that goes on by itself.
 pub(crate) struct Job {
     pub(crate) id: String,
     pub(crate) cmd: String,
@@ -69,6 +73,8 @@ pub(crate) struct Job {
     pub(crate) timeout: Option<Duration>,
     pub(crate) takes_stdin: bool,
     pid: AtomicU32,
+    /// Of work that is no process: what ends it.
+    stop: Option<CancellationToken>,
     progress: Mutex<Progress>,
     changed: watch::Sender<()>,
 }
@@ -82,6 +88,29 @@ pub(crate) struct Start {
 }
 
 impl Job {
+    fn new(id: String, cmd: String, target: Target) -> Self {
+        Self {
+            id,
+            cmd,
+            target,
+            started: Instant::now(),
+            timeout: None,
+            takes_stdin: false,
+            pid: AtomicU32::new(0),
+            stop: None,
+            progress: Mutex::new(Progress {
+                status: Status::Running,
+                stdout: Output::default(),
+                stderr: Output::default(),
+                kept: [None, None],
+                note: None,
+                ended: None,
+                cancelled: false,
+            }),
+            changed: watch::Sender::new(()),
+        }
+    }
+
     /// How it is found among the processes of its sandbox.
     pub(crate) fn selector(&self) -> CommandSelector {
         CommandSelector::Tag(self.id.clone())
@@ -147,8 +176,17 @@ impl Job {
             return Ok(false);
         }
         self.update(|p| p.cancelled = true);
+        if let Some(stop) = &self.stop {
+            stop.cancel();
+            return Ok(true);
+        }
         self.target.commands().signal(self.selector(), signal).await
     }
+}
+
+/// An id that no other job has.
+fn new_id() -> String {
+    format!("j{}", uuid::Uuid::new_v4().simple())
 }
 
 /// The jobs of one caller.
@@ -187,30 +225,16 @@ impl Jobs {
                 limits::job_id(&id)?;
                 id
             }
-            None => format!("j{}", uuid::Uuid::new_v4().simple()),
+            None => new_id(),
         };
         let request = CommandRequest {
             tag: Some(id.clone()),
             ..start.request
         };
         let job = Arc::new(Job {
-            id,
-            cmd: start.cmd,
-            target,
-            started: Instant::now(),
             timeout: request.timeout,
             takes_stdin: request.stdin,
-            pid: AtomicU32::new(0),
-            progress: Mutex::new(Progress {
-                status: Status::Running,
-                stdout: Output::default(),
-                stderr: Output::default(),
-                kept: [None, None],
-                note: None,
-                ended: None,
-                cancelled: false,
-            }),
-            changed: watch::Sender::new(()),
+            ..Job::new(id, start.cmd, target)
         });
         self.insert(&job)?;
         let started = job.target.commands().start(request).await;

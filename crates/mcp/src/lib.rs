@@ -12,6 +12,7 @@ mod edit;
 mod errors;
 mod export;
 mod guide;
+mod host_files;
 mod http;
 mod jobs;
 pub mod limits;
@@ -27,6 +28,7 @@ mod tenant;
 mod tools;
 
 pub use export::{Format, export};
+pub use host_files::HostFolder;
 pub use http::{HttpOptions, http_router, serve_http};
 pub use registry::{ConfigError, Selection, Toolset};
 pub use server::{Door, Provider, Server, ServerConfig};

@@ -82,6 +82,19 @@ pub const CODE: usize = 1 << 20;
 /// Sandboxes that one `run_in_all_sandboxes` works in at the same time.
 pub const SIDE_BY_SIDE: usize = 10;
 
+/// One file that `upload_file` or `download_file` carries.
+pub const TRANSFER: u64 = 64 << 30;
+/// Pieces in which it is carried.
+pub const TRANSFER_PIECE: usize = 256 << 10;
+/// How long a signed URL may be valid, in seconds.
+pub const URL_S: u64 = 7 * 86_400;
+/// How long one is valid when nothing is said.
+pub const DEFAULT_URL_S: u64 = 600;
+/// The same for a project, which a person fetches when they come to it.
+pub const PROJECT_URL_S: u64 = 3600;
+
+/// How often a transfer that goes on as a job says how far it is.
+pub const WORK_TELLS: Duration = Duration::from_secs(5);
 /// Deadline of a command when none is given.
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Every tool answers within this time; what lasts longer goes on as a job.

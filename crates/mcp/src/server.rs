@@ -15,6 +15,7 @@ use crate::{
     budget,
     call::{Call, Progress},
     guide,
+    host_files::{Host, HostFolder},
     http::Principal,
     lock, prompts,
     registry::{ConfigError, Entry, Selection},
@@ -47,6 +48,9 @@ pub struct ServerConfig {
     pub selection: Selection,
     /// What has to be opened before the URLs of sandboxes answer; `None` where they always do.
     pub door: Option<Arc<dyn Door>>,
+    /// Folders of this machine that `upload_file` and `download_file` may use. Over HTTP they may use none: the caller may
+    /// be somebody else.
+    pub folders: Vec<HostFolder>,
 }
 
 /// The way in for browsers of this machine, where nobody else serves the host names of sandboxes.
@@ -66,6 +70,8 @@ struct Inner {
     provider: Arc<Provider>,
     door: Option<Arc<dyn Door>>,
     /// All that may be offered, in the order of the tool list.
+    folders: Arc<[HostFolder]>,
+    /// In the order of the tool list.
     entries: Vec<Entry>,
     /// Those that are offered where the endpoint asks for no others.
     usual: BTreeSet<&'static str>,
@@ -99,6 +105,7 @@ impl Server {
                 client: config.client,
                 provider: Arc::new(config.provider),
                 door: config.door,
+                folders: config.folders.into(),
                 entries,
                 usual,
                 tenants: Mutex::default(),
@@ -176,7 +183,12 @@ impl Server {
             peer: cx.peer.clone(),
             token,
         });
+        let over_http = cx.extensions.get::<http::request::Parts>().is_some();
         Call {
+            host: match over_http {
+                true => Host::OverHttp,
+                false => Host::Folders(Arc::clone(&self.inner.folders)),
+            },
             tenant: self.tenant(Principal::of(cx)),
             provider: Arc::clone(&self.inner.provider),
             door: self.inner.door.clone(),

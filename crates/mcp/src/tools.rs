@@ -1,9 +1,13 @@
 //! The tools, one file each. A new one is added here and nowhere else.
 
+mod archive_work;
 mod connect_sandbox;
 mod create_sandbox;
+mod download_file;
 mod edit_file;
 mod entry;
+mod file_url;
+mod follow;
 mod get_job_status;
 mod get_public_url;
 mod http_probe;
@@ -16,6 +20,9 @@ mod make_dir;
 mod move_path;
 mod path_info;
 mod pause_sandbox;
+mod prepare_project_download;
+mod presigned_download_url;
+mod presigned_upload_url;
 mod read_file;
 mod remove_path;
 mod run_command;
@@ -31,9 +38,12 @@ mod set_sandbox_timeout;
 mod shutdown_all_sandboxes;
 mod shutdown_sandbox;
 mod start_service;
+mod unzip_to;
+mod upload_file;
 mod wait_for_service_ready;
 mod write_file;
 mod write_files;
+mod zip_dir;
 
 use crate::registry::{Entry, Spec, Tool};
 
@@ -62,6 +72,13 @@ macro_rules! every_tool {
             $each!(get_public_url::GetPublicUrl),
             $each!(http_probe::HttpProbe),
             $each!(service_diagnostics::ServiceDiagnostics),
+            $each!(upload_file::UploadFile),
+            $each!(download_file::DownloadFile),
+            $each!(zip_dir::ZipDir),
+            $each!(unzip_to::UnzipTo),
+            $each!(prepare_project_download::PrepareProjectDownload),
+            $each!(presigned_download_url::PresignedDownloadUrl),
+            $each!(presigned_upload_url::PresignedUploadUrl),
             $each!(create_sandbox::CreateSandbox),
             $each!(connect_sandbox::ConnectSandbox),
             $each!(list_sandboxes::ListSandboxes),

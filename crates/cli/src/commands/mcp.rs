@@ -1,9 +1,10 @@
 //! `sandhold mcp`
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
 use sandhold_mcp::{Door, HttpOptions, Provider, Server, ServerConfig};
+use sandhold_mcp::{Door, HostFolder, HttpOptions, Provider, Selection, Server, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -15,12 +16,23 @@ const TOKEN_BYTES: usize = 24;
 pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
     let connected = Connected::with_door(&settings)?;
     let selection = args.selection.clone().selection();
+    let selection = Selection {
+        toolsets: Some(args.toolsets.clone()).filter(|names| !names.is_empty()),
+        tools: args.tools.clone(),
+        exclude_tools: args.exclude_tools.clone(),
+        read_only: args.read_only,
+    };
+    let open = |path: &PathBuf| {
+        HostFolder::open(path).with_context(|| format!("--allow-dir {} cannot be used", path.display()))
+    };
+    let folders = args.allow_dir.iter().map(open).collect::<Result<_>>()?;
     let provider = describe(connected.local.is_some());
     let server = Server::new(ServerConfig {
         client: connected.client.clone(),
         provider,
         selection,
         door: connected.door.clone().map(|door| door as Arc<dyn Door>),
+        folders,
     })?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;

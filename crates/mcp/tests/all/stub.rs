@@ -310,6 +310,7 @@ pub(crate) async fn server() -> (Shared, Server) {
             ..Selection::default()
         },
         door: None,
+        folders: Vec::new(),
     };
     (world, Server::new(config).unwrap())
 }

@@ -85,6 +85,7 @@ impl Endpoint {
             provider: describe(),
             selection: Selection::default(),
             door: None,
+            folders: Vec::new(),
         })?;
         let router = sandhold_mcp::http_router(server, &self.stop);
         servers.insert(owner, router.clone());

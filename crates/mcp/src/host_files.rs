@@ -1,0 +1,317 @@
+//! Files of the machine that this server runs on: only below folders that the user named, by descriptors that `..`, links and
+//! renames cannot lead out of them (`cap-std`: `openat2` where the kernel has it, otherwise step by step).
+
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, File, OpenOptions},
+};
+use futures::{StreamExt, stream::BoxStream};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+use crate::{answer::ToolError, limits};
+
+/// A folder that tools may use.
+#[derive(Debug)]
+pub struct HostFolder {
+    /// As it was named, made absolute.
+    named: PathBuf,
+    /// Without links.
+    real: PathBuf,
+    dir: Dir,
+}
+
+impl HostFolder {
+    /// Opens the folder at `path`. What the folder is then, it stays, even if another takes its name.
+    ///
+    /// # Errors
+    /// It is not there, is no folder, or may not be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let dir = Dir::open_ambient_dir(path, ambient_authority())?;
+        Ok(Self {
+            named: std::path::absolute(path)?,
+            real: path.canonicalize()?,
+            dir,
+        })
+    }
+}
+
+/// Which files of this machine a call may use.
+#[derive(Debug)]
+pub(crate) enum Host {
+    /// Those below these folders.
+    Folders(Arc<[HostFolder]>),
+    /// None: whoever calls over HTTP may sit elsewhere.
+    OverHttp,
+}
+
+impl Host {
+    /// The folder that `path` lies in, and where.
+    fn find(&self, path: &str) -> Result<(&HostFolder, PathBuf), ToolError> {
+        limits::path("local_path", path)?;
+        let folders = match self {
+            Self::OverHttp => {
+                return Err(
+                    ToolError::new("not_allowed", "files of the server's machine cannot be used over HTTP").hint(
+                        "Use presigned_upload_url and presigned_download_url, or write_file and read_file for small ones.",
+                    ),
+                );
+            }
+            Self::Folders(folders) => folders,
+        };
+        if folders.is_empty() {
+            return Err(ToolError::new("not_allowed", "no folder of this machine is allowed").hint(
+                "The user can allow one by starting the server with --allow-dir FOLDER. Without: presigned_upload_url, \
+                 presigned_download_url, write_file, read_file.",
+            ));
+        }
+        let given = Path::new(path);
+        let found = if given.is_absolute() {
+            folders.iter().find_map(|folder| {
+                let below = |root: &Path| given.strip_prefix(root).ok().map(Path::to_owned);
+                Some((folder, below(&folder.named).or_else(|| below(&folder.real))?))
+            })
+        } else {
+            folders.first().map(|folder| (folder, given.to_owned()))
+        };
+        let (folder, below) = found.ok_or_else(|| outside(path, folders))?;
+        if below.file_name().is_none() || below.components().next_back() == Some(Component::CurDir) {
+            return Err(ToolError::invalid(format!("local_path is {path}, which names no file")));
+        }
+        Ok((folder, below))
+    }
+
+    /// Opens a file to read it. Gives its length, too.
+    pub(crate) fn read(&self, path: &str) -> Result<(HostFile, u64), ToolError> {
+        let (folder, below) = self.find(path)?;
+        let failed = |e: io::Error| self.explain(path, "read", &e);
+        // Looked at before it is opened: opening a pipe or a device does something to it.
+        let before = folder.dir.metadata(&below).map_err(failed)?;
+        if !before.is_file() {
+            return Err(
+                ToolError::invalid(format!("local_path is {path}, which is no regular file"))
+                    .hint("Pack a folder into one file first."),
+            );
+        }
+        let mut options = OpenOptions::new();
+        options.read(true);
+        #[cfg(unix)]
+        cap_std::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+        let file = folder.dir.open_with(&below, &options).map_err(failed)?;
+        let meta = file.metadata().map_err(failed)?;
+        if !meta.is_file() {
+            return Err(ToolError::invalid(format!(
+                "local_path is {path}, which is no regular file"
+            )));
+        }
+        if meta.len() > limits::TRANSFER {
+            return Err(ToolError::invalid(format!(
+                "{path} has {} bytes; at most {} are carried",
+                meta.len(),
+                limits::TRANSFER
+            )));
+        }
+        Ok((HostFile { file }, meta.len()))
+    }
+
+    /// Begins a file at `path`, beside its place. Folders above it are made.
+    pub(crate) fn write(&self, path: &str, replace: bool) -> Result<NewFile, ToolError> {
+        let (folder, below) = self.find(path)?;
+        let failed = |e: io::Error| self.explain(path, "write", &e);
+        let name = below.file_name().unwrap_or_default().to_owned();
+        let above = below.parent().filter(|p| !p.as_os_str().is_empty());
+        let dir = match above {
+            None => folder.dir.try_clone(),
+            Some(above) => folder
+                .dir
+                .create_dir_all(above)
+                .and_then(|()| folder.dir.open_dir(above)),
+        }
+        .map_err(failed)?;
+        match dir.symlink_metadata(&name) {
+            Ok(meta) if meta.is_dir() => {
+                return Err(ToolError::invalid(format!("local_path is {path}, which is a folder")));
+            }
+            Ok(_) if !replace => return Err(taken(path)),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(e)),
+        }
+        let mut temporary = OsString::from(".");
+        let shown: String = name.to_string_lossy().chars().take(40).collect();
+        temporary.push(format!("{shown}.{}.part", uuid::Uuid::new_v4().simple()));
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        let file = dir.open_with(&temporary, &options).map_err(failed)?;
+        Ok(NewFile {
+            file: Some(file),
+            dir,
+            temporary,
+            name,
+            path: path.to_owned(),
+            replace,
+        })
+    }
+
+    /// An error about a file, in words for a model.
+    fn explain(&self, path: &str, what: &str, error: &io::Error) -> ToolError {
+        let Self::Folders(folders) = self else {
+            return ToolError::new("not_allowed", format!("cannot {what} {path}"));
+        };
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                ToolError::new("not_found", format!("local_path is {path}, which does not exist"))
+            }
+            // So cap-std says that a path leads out; the kernel's own refusal of a file's permissions is told alike.
+            io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => outside(path, folders),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ToolError::new(
+                "no_space",
+                format!("cannot {what} {path}: the disk of this machine is full"),
+            ),
+            _ => ToolError::new("host_file", format!("cannot {what} {path}: {error}")),
+        }
+    }
+}
+
+fn outside(path: &str, folders: &[HostFolder]) -> ToolError {
+    let allowed: Vec<String> = folders.iter().map(|f| f.named.display().to_string()).collect();
+    ToolError::new(
+        "not_allowed",
+        format!("local_path is {path}, which is not inside a folder that the user allowed"),
+    )
+    .hint(format!(
+        "Allowed: {}. Links and .. that lead out are not followed.",
+        allowed.join(", ")
+    ))
+}
+
+fn taken(path: &str) -> ToolError {
+    ToolError::new("already_exists", format!("{path} exists on this machine"))
+        .hint("Choose another name, or set overwrite if the user wants it replaced.")
+}
+
+/// A file that is open for reading.
+pub(crate) struct HostFile {
+    file: File,
+}
+
+impl HostFile {
+    /// Its content, in pieces, no more than is allowed.
+    pub(crate) fn stream(self) -> BoxStream<'static, io::Result<Bytes>> {
+        let file = tokio::fs::File::from_std(self.file.into_std()).take(limits::TRANSFER);
+        ReaderStream::with_capacity(file, limits::TRANSFER_PIECE).boxed()
+    }
+}
+
+/// A file that is being written beside its place. Dropped before [`NewFile::finish`], it is removed.
+pub(crate) struct NewFile {
+    file: Option<File>,
+    dir: Dir,
+    temporary: OsString,
+    name: OsString,
+    path: String,
+    replace: bool,
+}
+
+impl NewFile {
+    /// Writes what `content` gives. Returns how many bytes that were; the error of `content` is told as it is.
+    pub(crate) async fn fill<E>(
+        self,
+        mut content: BoxStream<'static, Result<Bytes, E>>,
+        moved: impl Fn(u64),
+    ) -> Result<u64, FillError<E>> {
+        let mut this = self;
+        let mut total = 0;
+        while let Some(piece) = content.next().await {
+            let piece = piece.map_err(FillError::Content)?;
+            total += piece.len() as u64;
+            if total > limits::TRANSFER {
+                return Err(FillError::TooLarge);
+            }
+            this = in_background(move || {
+                if let Some(file) = &mut this.file {
+                    file.write_all(&piece)?;
+                }
+                Ok(this)
+            })
+            .await
+            .map_err(FillError::Host)?;
+            moved(total);
+        }
+        in_background(move || this.finish()).await.map_err(FillError::Host)?;
+        Ok(total)
+    }
+
+    /// Puts the file in its place.
+    fn finish(mut self) -> io::Result<()> {
+        let file = self.file.take();
+        let placed = file.map_or(Ok(()), |file| file.sync_all()).and_then(|()| {
+            if self.replace {
+                return self.dir.rename(&self.temporary, &self.dir, &self.name);
+            }
+            // A second name is refused where a file stands by now; a rename would replace it.
+            match self.dir.hard_link(&self.temporary, &self.dir, &self.name) {
+                Ok(()) => self.dir.remove_file(&self.temporary),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
+                // File systems without such names.
+                Err(_) if self.dir.symlink_metadata(&self.name).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+                Err(_) => self.dir.rename(&self.temporary, &self.dir, &self.name),
+            }
+        });
+        if placed.is_ok() {
+            self.temporary.clear();
+        }
+        placed
+    }
+
+    /// What a failure at [`NewFile::fill`] is to a model.
+    pub(crate) fn explain(path: &str, error: &io::Error) -> ToolError {
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => taken(path),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ToolError::new(
+                "no_space",
+                format!("cannot write {path}: the disk of this machine is full"),
+            ),
+            _ => ToolError::new("host_file", format!("cannot write {path}: {error}")),
+        }
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.temporary.is_empty() {
+            self.file = None;
+            if let Err(error) = self.dir.remove_file(&self.temporary) {
+                tracing::debug!(path = self.path, %error, "a half file was not removed");
+            }
+        }
+    }
+}
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FillError<E> {
+    /// What was to be written did not come.
+    #[error("the content broke off")]
+    Content(E),
+    /// It is more than is carried.
+    #[error("there are more than {} bytes", limits::TRANSFER)]
+    TooLarge,
+    /// This machine did not take it.
+    #[error("it was not written")]
+    Host(io::Error),
+}
+
+async fn in_background<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(io::Error::other(e)))
+}
