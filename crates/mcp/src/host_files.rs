@@ -130,10 +130,13 @@ impl Host {
         let above = below.parent().filter(|p| !p.as_os_str().is_empty());
         let dir = match above {
             None => folder.dir.try_clone(),
-            Some(above) => folder
-                .dir
-                .create_dir_all(above)
-                .and_then(|()| folder.dir.open_dir(above)),
+            Some(above) => match folder.dir.open_dir(above) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => folder
+                    .dir
+                    .create_dir_all(above)
+                    .and_then(|()| folder.dir.open_dir(above)),
+                opened => opened,
+            },
         }
         .map_err(failed)?;
         match dir.symlink_metadata(&name) {

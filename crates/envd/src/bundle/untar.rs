@@ -38,7 +38,7 @@ impl Read for Rationed<'_> {
     }
 }
 
-pub(super) fn untar(mut file: &File, gzipped: bool, job: &Job<'_>) -> Result<Place, FsError> {
+pub(super) fn untar(file: &File, gzipped: bool, job: &Job<'_>) -> Result<Place, FsError> {
     let failed = |e: &dyn std::fmt::Display| refused(format!("it is damaged: {e}"));
     let mut plan = Plan::default();
     each(file, gzipped, job.work, failed, |entry, path, kind, _| {
@@ -55,7 +55,6 @@ pub(super) fn untar(mut file: &File, gzipped: bool, job: &Job<'_>) -> Result<Pla
         }
     })?;
     let mut place = job.place(&plan)?;
-    file.rewind().map_err(|e| FsError::io("error reading the archive", e))?;
     let mut links = Vec::new();
     let written = each(
         file,
@@ -114,12 +113,13 @@ impl Read for Counted<'_, '_, '_> {
 
 /// Calls `take` for every entry.
 fn each(
-    file: &File,
+    mut file: &File,
     gzipped: bool,
     work: &Work,
     failed: impl Fn(&dyn std::fmt::Display) -> FsError,
     mut take: impl FnMut(&mut Content<'_, '_>, Vec<u8>, Kind, Meta) -> Result<(), FsError>,
 ) -> Result<(), FsError> {
+    file.rewind().map_err(|e| FsError::io("error reading the archive", e))?;
     let plain = BufReader::with_capacity(BUNDLE_PIECE, file);
     let left = Rc::new(Cell::new(UNPACK_HEAD));
     let from: Box<dyn Read + '_> = if gzipped {
