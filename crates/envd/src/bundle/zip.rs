@@ -6,10 +6,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use flate2::Crc;
+use rawzip::extra_fields::ExtraFieldId;
 use rawzip::path::EntryPath;
 use rawzip::path::ZipFilePath;
 use rawzip::time::UtcDateTime;
-use rawzip::{CompressionMethod, DataDescriptorOutput, ZipArchiveWriter, ZipEntryWriter};
+use rawzip::{CompressionMethod, DataDescriptorOutput, Header, ZipArchiveWriter, ZipEntryWriter};
 use rustix::io::Errno;
 
 use super::deflate::{Pending, Piece, Pool, Task, wait};
@@ -93,6 +94,7 @@ impl<'a, W: Write> Zip<'a, W> {
             .new_dir(entry_path(&path))
             .unix_permissions(meta.mode)
             .last_modified(UtcDateTime::from_unix(meta.mtime))
+            .extra_field(ExtraFieldId::EXTENDED_TIMESTAMP, &timestamp(meta.mtime), Header::LOCAL)?
             .create()
             .map(drop)
     }
@@ -183,6 +185,13 @@ impl<W: Write> Sink for Zip<'_, W> {
     }
 }
 
+/// The time as the header before the content has it. The library writes it into the directory alone, and `unzip` takes an entry
+/// for two where only one of them has such a field.
+fn timestamp(mtime: i64) -> [u8; 5] {
+    let seconds = u32::try_from(mtime.max(0)).unwrap_or(u32::MAX).to_le_bytes();
+    [1, seconds[0], seconds[1], seconds[2], seconds[3]]
+}
+
 fn begin<'w, W: Write>(
     out: &'w mut ZipArchiveWriter<W>,
     meta: &Meta,
@@ -193,6 +202,7 @@ fn begin<'w, W: Write>(
         .compression_method(method)
         .unix_permissions(meta.mode)
         .last_modified(UtcDateTime::from_unix(meta.mtime))
+        .extra_field(ExtraFieldId::EXTENDED_TIMESTAMP, &timestamp(meta.mtime), Header::LOCAL)?
         .start();
     started.map(|(entry, _)| entry)
 }
