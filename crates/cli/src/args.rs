@@ -81,6 +81,9 @@ pub(crate) struct McpArgs {
     /// Further origins from which browsers may call, beside the loopback ones
     #[arg(long, requires = "http", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origin: Vec<String>,
+    /// Let upload_file and download_file use this folder of this machine; may be given several times
+    #[arg(long, value_name = "FOLDER", conflicts_with = "http")]
+    pub(crate) allow_dir: Vec<std::path::PathBuf>,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
 }
@@ -98,10 +101,6 @@ pub(crate) struct SelectionArgs {
     /// Single tools to leave out
     #[arg(long, value_name = "TOOL", value_delimiter = ',')]
     exclude_tools: Vec<String>,
-    pub(crate) exclude_tools: Vec<String>,
-    /// Let upload_file and download_file use this folder of this machine; may be given several times
-    #[arg(long, value_name = "FOLDER", conflicts_with = "http")]
-    pub(crate) allow_dir: Vec<std::path::PathBuf>,
     /// Offer only tools that change nothing
     #[arg(long)]
     read_only: bool,

@@ -92,9 +92,9 @@ pub const URL_S: u64 = 7 * 86_400;
 pub const DEFAULT_URL_S: u64 = 600;
 /// The same for a project, which a person fetches when they come to it.
 pub const PROJECT_URL_S: u64 = 3600;
-
 /// How often a transfer that goes on as a job says how far it is.
 pub const WORK_TELLS: Duration = Duration::from_secs(5);
+
 /// Deadline of a command when none is given.
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Every tool answers within this time; what lasts longer goes on as a job.

@@ -69,9 +69,8 @@ struct Inner {
     client: Client,
     provider: Arc<Provider>,
     door: Option<Arc<dyn Door>>,
-    /// All that may be offered, in the order of the tool list.
     folders: Arc<[HostFolder]>,
-    /// In the order of the tool list.
+    /// All that may be offered, in the order of the tool list.
     entries: Vec<Entry>,
     /// Those that are offered where the endpoint asks for no others.
     usual: BTreeSet<&'static str>,

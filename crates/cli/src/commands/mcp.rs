@@ -3,8 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
-use sandhold_mcp::{Door, HttpOptions, Provider, Server, ServerConfig};
-use sandhold_mcp::{Door, HostFolder, HttpOptions, Provider, Selection, Server, ServerConfig};
+use sandhold_mcp::{Door, HostFolder, HttpOptions, Provider, Server, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -16,12 +15,6 @@ const TOKEN_BYTES: usize = 24;
 pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
     let connected = Connected::with_door(&settings)?;
     let selection = args.selection.clone().selection();
-    let selection = Selection {
-        toolsets: Some(args.toolsets.clone()).filter(|names| !names.is_empty()),
-        tools: args.tools.clone(),
-        exclude_tools: args.exclude_tools.clone(),
-        read_only: args.read_only,
-    };
     let open = |path: &PathBuf| {
         HostFolder::open(path).with_context(|| format!("--allow-dir {} cannot be used", path.display()))
     };
