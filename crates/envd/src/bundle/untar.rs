@@ -148,7 +148,6 @@ fn each(
     }
     // What follows the end, checksums of gzip among it.
     left.set(UNPACK_HEAD);
-    drop(entries);
     let mut rest = archive.into_inner();
     match io::copy(&mut rest, &mut io::sink()) {
         // There is more than padding: nothing that belongs to it.

@@ -20,9 +20,8 @@ pub(super) struct ConnectSandbox;
 pub(super) struct Params {
     /// Its id
     sandbox_id: String,
-    /// Lifetime from now; never shortens it
+    /// Never shortens its life
     timeout_s: Option<u64>,
-    /// Make it the default
     set_as_default: Option<bool>,
 }
 
@@ -32,7 +31,7 @@ impl Tool for ConnectSandbox {
     const SPEC: Spec = Spec {
         name: "connect_sandbox",
         title: "Connect to a sandbox",
-        description: "Attach to a sandbox that exists. A paused one is resumed with its files.",
+        description: "Attach to a sandbox. A paused one is resumed with its files.",
         toolset: Toolset::Sandbox,
         hints: Hints::ADDS_ONCE,
         limited: true,

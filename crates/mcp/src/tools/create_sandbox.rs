@@ -21,9 +21,8 @@ pub(super) struct CreateSandbox;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rules {
-    /// Hosts and ranges it may reach
+    /// Hosts or CIDRs
     allow_out: Option<Vec<String>>,
-    /// Those it may not
     deny_out: Option<Vec<String>>,
     /// Open its ports to all
     allow_public_traffic: Option<bool>,
@@ -34,23 +33,16 @@ pub(super) struct Rules {
 pub(super) struct Params {
     /// Default: base
     template: Option<String>,
-    /// Lifetime; default 300
+    /// Default 300
     timeout_s: Option<u64>,
     /// Pairs to find it by
     metadata: Option<Vec<Pair>>,
-    /// Environment
     envs: Option<Vec<Pair>>,
-    /// Internet access
     allow_internet_access: Option<bool>,
-    /// Network rules
     network: Option<Rules>,
-    /// Processors
     cpus: Option<f64>,
-    /// Memory in MiB
     memory_mb: Option<u64>,
-    /// Disk in MiB
     disk_mb: Option<u64>,
-    /// Make it the default
     set_as_default: Option<bool>,
 }
 
@@ -60,7 +52,7 @@ impl Tool for CreateSandbox {
     const SPEC: Spec = Spec {
         name: "create_sandbox",
         title: "Create a sandbox",
-        description: "Make another sandbox; the default one is made at first use. With timeout_s it ends then; without, each call gives it 300 s more.",
+        description: "Make another sandbox; the default one makes itself. Without timeout_s each call gives it 300 s more.",
         toolset: Toolset::Sandbox,
         hints: Hints::ADDS,
         limited: true,

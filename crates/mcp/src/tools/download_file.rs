@@ -28,7 +28,6 @@ pub(super) struct Params {
     path: String,
     /// On the user's machine
     local_path: String,
-    /// Replace what is there
     overwrite: Option<bool>,
 }
 
@@ -46,7 +45,7 @@ impl Tool for DownloadFile {
     const SPEC: Spec = Spec {
         name: "download_file",
         title: "Download a file",
-        description: "Copy a file of the sandbox to the user's machine, of any size. Only into folders the user allowed.",
+        description: "Copy a file of any size to the user's machine, into folders the user allowed.",
         toolset: Toolset::Transfer,
         hints: Hints::CHANGES,
         limited: false,

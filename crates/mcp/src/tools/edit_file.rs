@@ -20,13 +20,9 @@ pub(super) struct EditFile;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Which
     path: String,
-    /// Exact text to replace
     old_text: String,
-    /// What takes its place
     new_text: String,
-    /// Replace all matches
     replace_all: Option<bool>,
 }
 
@@ -43,7 +39,7 @@ impl Tool for EditFile {
     const SPEC: Spec = Spec {
         name: "edit_file",
         title: "Edit a file",
-        description: "Replace an exact piece of a text file; it must be there once, or set replace_all. Answers with a diff.",
+        description: "Replace old_text, which must be there exactly once, or each time with replace_all. Answers with a diff.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES,
         limited: true,

@@ -25,9 +25,8 @@ pub(super) struct GetJobStatus;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
-    /// Which
     job_id: String,
-    /// Wait for its end or a question; at most 40
+    /// At most 40
     wait_s: Option<u64>,
     /// Of the answer before
     cursor: Option<String>,

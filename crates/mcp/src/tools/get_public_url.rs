@@ -18,7 +18,6 @@ pub(super) struct GetPublicUrl;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Which
     port: u64,
 }
 

@@ -25,15 +25,12 @@ pub(super) struct Params {
     sandbox_id: Option<String>,
     /// Or port and path
     url: Option<String>,
-    /// Of the sandbox
     port: Option<u64>,
     /// Default: /
     path: Option<String>,
     /// Default: GET
     method: Option<String>,
-    /// Headers
     headers: Option<Vec<Pair>>,
-    /// Text
     body: Option<String>,
     /// Default 10, at most 40
     timeout_s: Option<u64>,

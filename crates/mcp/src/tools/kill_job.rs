@@ -27,7 +27,6 @@ pub(super) enum Signal {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
-    /// Which
     job_id: String,
     /// Default: term, then kill after 5 s
     signal: Option<Signal>,

@@ -38,7 +38,7 @@ impl Tool for ListDir {
     const SPEC: Spec = Spec {
         name: "list_dir",
         title: "List a folder",
-        description: "List a folder's entries, hidden ones too, with type, size, mode and time.",
+        description: "List entries with type, size, mode and time, hidden ones too.",
         toolset: Toolset::Files,
         hints: Hints::READS,
         limited: true,

@@ -41,7 +41,7 @@ impl Tool for ListJobs {
     const SPEC: Spec = Spec {
         name: "list_jobs",
         title: "List jobs",
-        description: "List your commands in all sandboxes, newest first, with how each stands.",
+        description: "List your commands in all sandboxes, newest first.",
         toolset: Toolset::Commands,
         hints: Hints::READS,
         limited: true,

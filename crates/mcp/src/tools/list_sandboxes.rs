@@ -33,11 +33,11 @@ pub(super) enum Wanted {
 pub(super) struct Params {
     /// Default: both
     state: Option<Wanted>,
-    /// Only those with all these pairs
+    /// All must match
     metadata: Option<Vec<Pair>>,
     /// Default 50, at most 100
     limit: Option<u64>,
-    /// next_cursor of the page before
+    /// Of the page before
     cursor: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Tool for ListSandboxes {
     const SPEC: Spec = Spec {
         name: "list_sandboxes",
         title: "List sandboxes",
-        description: "List the sandboxes that exist, with state and end of life.",
+        description: "List the sandboxes that exist, with state and end.",
         toolset: Toolset::Sandbox,
         hints: Hints::READS,
         limited: true,

@@ -17,7 +17,6 @@ pub(super) struct MakeDir;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Which
     path: String,
 }
 
@@ -33,7 +32,7 @@ impl Tool for MakeDir {
     const SPEC: Spec = Spec {
         name: "make_dir",
         title: "Make a folder",
-        description: "Make a folder with its parents. Fine if it stands already.",
+        description: "Make a folder and its parents. Fine if it is there.",
         toolset: Toolset::Files,
         hints: Hints::ADDS_ONCE,
         limited: true,

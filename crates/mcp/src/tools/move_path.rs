@@ -18,9 +18,7 @@ pub(super) struct MovePath;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// What
     from: String,
-    /// Its new path
     to: String,
 }
 

@@ -19,7 +19,6 @@ pub(super) struct PathInfo;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Which
     path: String,
 }
 
@@ -36,7 +35,7 @@ impl Tool for PathInfo {
     const SPEC: Spec = Spec {
         name: "path_info",
         title: "Look at a path",
-        description: "Tell whether a path exists, and its type, size, mode, owner and time.",
+        description: "Tell whether a path exists, its type, size, mode, owner and time.",
         toolset: Toolset::Files,
         hints: Hints::READS,
         limited: true,

@@ -23,7 +23,6 @@ pub(super) struct PrepareProjectDownload;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Folder
     project_dir: String,
     /// Default: in /tmp
     out_path: Option<String>,
@@ -51,7 +50,7 @@ impl Tool for PrepareProjectDownload {
     const SPEC: Spec = Spec {
         name: "prepare_project_download",
         title: "Hand over a project",
-        description: "Pack a folder without node_modules, virtual environments and caches, and get a URL where the user downloads it for an hour.",
+        description: "Pack a folder, without node_modules, virtual environments and caches, and get a URL where the user downloads it.",
         toolset: Toolset::Transfer,
         hints: Hints::CHANGES,
         limited: false,

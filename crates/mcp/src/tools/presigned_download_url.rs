@@ -18,7 +18,6 @@ pub(super) struct PresignedDownloadUrl;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// File
     path: String,
     /// Default 600
     expires_in_s: Option<u64>,
@@ -35,8 +34,8 @@ impl Tool for PresignedDownloadUrl {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "presigned_download_url",
-        title: "URL to download a file",
-        description: "Get a URL that gives the user a file of the sandbox in any browser. Whoever has it can read the file.",
+        title: "Download URL",
+        description: "Get a URL by which anyone who has it downloads a file in a browser.",
         toolset: Toolset::Transfer,
         hints: Hints::READS,
         limited: true,

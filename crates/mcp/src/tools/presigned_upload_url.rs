@@ -19,7 +19,6 @@ pub(super) struct PresignedUploadUrl;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Of the file it makes
     path: String,
     /// Default 600
     expires_in_s: Option<u64>,
@@ -36,8 +35,8 @@ impl Tool for PresignedUploadUrl {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "presigned_upload_url",
-        title: "URL to upload a file",
-        description: "Get a URL to which the user can POST one file, as a form (curl -F file=@NAME URL). Replaces what is at path.",
+        title: "Upload URL",
+        description: "Get a URL to which the user can POST a file for path: curl -F file=@NAME URL",
         toolset: Toolset::Transfer,
         hints: Hints::CHANGES,
         limited: true,

@@ -23,13 +23,10 @@ pub(super) struct ReadFile;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Which
     path: String,
     /// First line, from 1; -20 reads the last 20
     offset_line: Option<i64>,
-    /// Lines at most
     limit_lines: Option<u64>,
-    /// Default: utf8
     encoding: Option<Encoding>,
 }
 

@@ -18,9 +18,7 @@ pub(super) struct RemovePath;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Which
     path: String,
-    /// Needed for a folder that is not empty
     recursive: Option<bool>,
 }
 
@@ -35,8 +33,8 @@ impl Tool for RemovePath {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "remove_path",
-        title: "Remove a file or folder",
-        description: "Remove a file, link or folder for good. A folder with something in it needs recursive.",
+        title: "Remove",
+        description: "Remove a file, link or folder for good; a folder with something in it only with recursive.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES_ONCE,
         limited: true,

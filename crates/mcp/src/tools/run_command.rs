@@ -27,15 +27,11 @@ pub(super) struct Params {
     sandbox_id: Option<String>,
     /// Run by bash -l -c
     cmd: String,
-    /// Default: the home
     cwd: Option<String>,
-    /// Environment
     envs: Option<Vec<Pair>>,
-    /// Default: user
     user: Option<User>,
     /// It is killed then; default 60
     timeout_s: Option<u64>,
-    /// Its standard input
     stdin: Option<String>,
 }
 
@@ -61,7 +57,7 @@ impl Tool for RunCommand {
     const SPEC: Spec = Spec {
         name: "run_command",
         title: "Run a command",
-        description: "Run a shell command. After 45 s it goes on as a job: read it with get_job_status. For servers and long work use run_command_bg.",
+        description: "Run a shell command. After 45 s it goes on as a job: read it with get_job_status. For long work use run_command_bg.",
         toolset: Toolset::Commands,
         hints: Hints::RUNS,
         limited: false,

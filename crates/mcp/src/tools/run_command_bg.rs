@@ -19,13 +19,9 @@ pub(super) struct RunCommandBg;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Run by bash -l -c
     cmd: String,
-    /// Default: the home
     cwd: Option<String>,
-    /// Environment
     envs: Option<Vec<Pair>>,
-    /// Default: user
     user: Option<User>,
     /// A name of your own
     job_id: Option<String>,

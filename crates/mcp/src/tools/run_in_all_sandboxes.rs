@@ -44,7 +44,6 @@ impl Language {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
-    /// What to run
     code: String,
     /// Default: python
     language: Option<Language>,
@@ -115,8 +114,8 @@ impl Tool for RunInAllSandboxes {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "run_in_all_sandboxes",
-        title: "Run code in all sandboxes",
-        description: "Run the same code in each of your sandboxes, side by side. One failure stops no other.",
+        title: "Run everywhere",
+        description: "Run the same code in each of your sandboxes, side by side.",
         toolset: Toolset::Sandbox,
         hints: Hints::RUNS,
         limited: false,

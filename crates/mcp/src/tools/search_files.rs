@@ -31,21 +31,18 @@ pub(super) enum Mode {
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Regular expression
     pattern: String,
     /// Where; default: the home
     path: Option<String>,
     /// Only such files: *.py
     glob: Option<String>,
-    /// Search lines (default) or file names
+    /// Default: content
     mode: Option<Mode>,
     /// Case counts; default true
     case: Option<bool>,
-    /// Lines around a match
     context_lines: Option<u64>,
     /// Default 100, at most 1000
     limit: Option<u64>,
-    /// Also hidden and ignored files
     include_ignored: Option<bool>,
 }
 
@@ -79,7 +76,7 @@ impl Tool for SearchFiles {
     const SPEC: Spec = Spec {
         name: "search_files",
         title: "Search files",
-        description: "Find lines by a regular expression, or files by name. Skips hidden and .gitignored ones unless include_ignored.",
+        description: "Find lines by a regular expression, or files by name. Hidden and .gitignored ones only with include_ignored.",
         toolset: Toolset::Files,
         hints: Hints::READS,
         limited: true,

@@ -16,11 +16,9 @@ pub(super) struct SendStdin;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
-    /// Which
     job_id: String,
-    /// Sent as it is; end a line with a newline
+    /// End a line with a newline
     data: String,
-    /// Close its input afterwards
     close: Option<bool>,
 }
 
@@ -34,7 +32,7 @@ impl Tool for SendStdin {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "send_stdin",
-        title: "Write to a job's input",
+        title: "Write to a job",
         description: "Write to a job's standard input. Read the answer with get_job_status.",
         toolset: Toolset::Commands,
         hints: Hints::RUNS,

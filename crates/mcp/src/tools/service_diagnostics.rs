@@ -27,7 +27,6 @@ const DEPTH: u32 = 2;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Only this one
     port: Option<u64>,
 }
 

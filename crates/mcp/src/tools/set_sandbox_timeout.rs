@@ -20,7 +20,6 @@ pub(super) struct SetSandboxTimeout;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Seconds from now
     timeout_s: u64,
 }
 
@@ -34,8 +33,8 @@ impl Tool for SetSandboxTimeout {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "set_sandbox_timeout",
-        title: "Set a sandbox's lifetime",
-        description: "Make a sandbox end this many seconds from now; calls no longer extend it.",
+        title: "Set lifetime",
+        description: "End a sandbox this many seconds from now; calls no longer extend it.",
         toolset: Toolset::Sandbox,
         hints: Hints::CHANGES_ONCE,
         limited: true,

@@ -36,7 +36,7 @@ impl Tool for ShutdownAllSandboxes {
     const SPEC: Spec = Spec {
         name: "shutdown_all_sandboxes",
         title: "End all sandboxes",
-        description: "End every sandbox made through this server for you. Their files are gone.",
+        description: "End every sandbox made through this server for you, with their files.",
         toolset: Toolset::Sandbox,
         hints: Hints::CHANGES_ONCE,
         limited: true,

@@ -30,7 +30,7 @@ impl Tool for ShutdownSandbox {
     const SPEC: Spec = Spec {
         name: "shutdown_sandbox",
         title: "End a sandbox",
-        description: "End a sandbox for good: its processes are killed and its files are gone.",
+        description: "End a sandbox for good, with its processes and files.",
         toolset: Toolset::Sandbox,
         hints: Hints::CHANGES_ONCE,
         limited: true,

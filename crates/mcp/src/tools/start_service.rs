@@ -33,11 +33,8 @@ pub(super) struct Params {
     sandbox_id: Option<String>,
     /// Stays in the foreground
     cmd: String,
-    /// Where it listens
     port: u64,
-    /// Default: the home
     cwd: Option<String>,
-    /// Environment
     envs: Option<Vec<Pair>>,
     /// Default: /
     ready_path: Option<String>,
@@ -79,7 +76,7 @@ impl Tool for StartService {
     const SPEC: Spec = Spec {
         name: "start_service",
         title: "Start a server",
-        description: "Start a server as a job, wait until it answers, get its URL. A failure says what it printed and why.",
+        description: "Start a server as a job, wait until it answers and get its URL.",
         toolset: Toolset::Services,
         hints: Hints::RUNS,
         limited: false,

@@ -22,9 +22,7 @@ pub(super) struct UnzipTo;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Archive
     zip_path: String,
-    /// Folder
     dest_dir: String,
 }
 
@@ -42,7 +40,7 @@ impl Tool for UnzipTo {
     const SPEC: Spec = Spec {
         name: "unzip_to",
         title: "Unpack an archive",
-        description: "Unpack a zip, tar or tar.gz file into a folder, replacing files of the same names. Hostile archives are refused.",
+        description: "Unpack a zip, tar or tar.gz file, replacing files of the same names.",
         toolset: Toolset::Transfer,
         hints: Hints::CHANGES_ONCE,
         limited: false,

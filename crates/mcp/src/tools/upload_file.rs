@@ -41,7 +41,7 @@ impl Tool for UploadFile {
     const SPEC: Spec = Spec {
         name: "upload_file",
         title: "Upload a file",
-        description: "Copy a file of the user's machine into the sandbox, of any size. Only from folders the user allowed.",
+        description: "Copy a file of any size from the user's machine, out of folders the user allowed.",
         toolset: Toolset::Transfer,
         hints: Hints::CHANGES_ONCE,
         limited: false,

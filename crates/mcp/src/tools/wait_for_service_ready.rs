@@ -24,7 +24,6 @@ const DEFAULT_S: u64 = 30;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Which
     port: u64,
     /// Default: /
     path: Option<String>,

@@ -21,13 +21,10 @@ pub(super) struct WriteFile;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Where
     path: String,
     /// What, at most 4 MiB
     content: String,
-    /// Default: utf8
     encoding: Option<Encoding>,
-    /// Add to the end
     append: Option<bool>,
 }
 
@@ -43,7 +40,7 @@ impl Tool for WriteFile {
     const SPEC: Spec = Spec {
         name: "write_file",
         title: "Write a file",
-        description: "Write a whole file with its parent folders, replacing what was there. edit_file changes a part.",
+        description: "Write a whole file with its parent folders, replacing what was there, or append. edit_file changes a part.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES,
         limited: true,

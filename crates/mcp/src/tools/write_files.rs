@@ -22,11 +22,8 @@ pub(super) struct WriteFiles;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
-    /// Where
     path: String,
-    /// What
     content: String,
-    /// Default: utf8
     encoding: Option<Encoding>,
 }
 
@@ -58,7 +55,7 @@ impl Tool for WriteFiles {
     type Output = Output;
     const SPEC: Spec = Spec {
         name: "write_files",
-        title: "Write several files",
+        title: "Write files",
         description: "Write several whole files with their parent folders. The answer has one row a file.",
         toolset: Toolset::Files,
         hints: Hints::CHANGES_ONCE,

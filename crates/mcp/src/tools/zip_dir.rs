@@ -22,7 +22,6 @@ pub(super) struct ZipDir;
 pub(super) struct Params {
     /// If not the default
     sandbox_id: Option<String>,
-    /// Folder
     src_dir: String,
     /// .zip, .tar.gz or .tgz
     dest_zip: String,
@@ -47,7 +46,7 @@ impl Tool for ZipDir {
     const SPEC: Spec = Spec {
         name: "zip_dir",
         title: "Pack a folder",
-        description: "Pack a folder of the sandbox into an archive, replacing one that is there. Keeps modes and links.",
+        description: "Pack a folder into an archive, replacing one that is there. Keeps modes and links.",
         toolset: Toolset::Transfer,
         hints: Hints::CHANGES_ONCE,
         limited: false,
