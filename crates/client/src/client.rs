@@ -19,7 +19,7 @@ use percent_encoding::utf8_percent_encode;
 use sandhold_wire::{
     limits::DEFAULT_TIMEOUT_S,
     names,
-    rest::{self, ConnectSandbox, ListedSandbox, NewSandbox, SandboxDetail, SetTimeout},
+    rest::{self, ConnectSandbox, ListedSandbox, NewSandbox, SandboxDetail, SandboxMetric, SetTimeout},
 };
 use tower::Service;
 
@@ -229,6 +229,17 @@ impl Client {
             Err(Error::Conflict(_)) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// What a sandbox used over time, the oldest first; `start` is in Unix seconds. How far it goes back, and how often was
+    /// looked, is the server's matter; there may be nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::SandboxNotFound`] when it has ended.
+    pub async fn metrics(&self, id: &str, start: Option<i64>) -> Result<Vec<SandboxMetric>, Error> {
+        let query = start.map_or_else(String::new, |at| format!("?start={at}"));
+        let path = format!("/sandboxes/{}/metrics{query}", segment(id));
+        Ok(self.read(Call::new(Method::GET, path, Some(id))).await?.1)
     }
 
     fn sandbox(&self, answer: rest::Sandbox) -> Result<Sandbox, Error> {

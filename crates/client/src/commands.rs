@@ -2,6 +2,7 @@
 
 mod helper;
 mod process;
+mod processes;
 mod types;
 
 use std::sync::{Arc, atomic::Ordering};

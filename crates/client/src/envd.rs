@@ -33,6 +33,8 @@ pub(crate) struct Envd {
     version: Version,
     /// The server answered that it has no search of its own.
     pub(crate) no_search: AtomicBool,
+    /// The server answered that it knows only the processes that clients started.
+    pub(crate) no_processes: AtomicBool,
     /// The server answered that it does not know whether processes wait for input.
     pub(crate) no_awaiting: AtomicBool,
     /// The server answered that it has no endpoints for servers in the sandbox.
@@ -103,6 +105,7 @@ impl Envd {
             codec,
             version: Version::parse(&version),
             no_search: AtomicBool::new(false),
+            no_processes: AtomicBool::new(false),
             no_awaiting: AtomicBool::new(false),
             no_services: AtomicBool::new(false),
             no_archives: AtomicBool::new(false),

@@ -7,6 +7,7 @@ mod search;
 mod transfer;
 mod types;
 mod url;
+mod watch;
 
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ use crate::{
 pub(crate) use url::{QUERY, pair};
 
 pub use archive::{ArchiveEvent, ArchiveReport, ArchiveWork, PathList, UnzipRequest, ZipRequest};
+pub use watch::{Watch, WatchEvent, WatchKind};
+
 pub use types::{Entry, EntryType, ReadOptions, SearchMatch, SearchMode, SearchQuery, SearchResult, WriteOptions};
 
 /// The file system of one sandbox. Paths are relative to the user's home unless absolute; `~` works.

@@ -22,10 +22,11 @@ pub use commands::{
 pub use error::Error;
 pub use files::{
     ArchiveEvent, ArchiveReport, ArchiveWork, Entry, EntryType, Files, PathList, ReadOptions, SearchMatch, SearchMode,
-    SearchQuery, SearchResult, UnzipRequest, WriteOptions, ZipRequest,
+    SearchQuery, SearchResult, UnzipRequest, Watch, WatchEvent, WatchKind, WriteOptions, ZipRequest,
 };
 pub use sandbox::Sandbox;
-pub use sandhold_wire::rest::{EnvdMetrics, Isolation, ListedSandbox, Network, SandboxDetail, State};
+pub use sandhold_wire::procfs::{ProcessList, ProcessRow, Signal};
+pub use sandhold_wire::rest::{EnvdMetrics, Isolation, ListedSandbox, Network, SandboxDetail, SandboxMetric, State};
 pub use sandhold_wire::services::{Busy, FailureKind, Listener, Ports, ProbeAnswer, ProbeFailure, Readiness};
 pub use services::{HttpRequest, ReadyQuery, Services};
 pub use transport::HttpConfig;

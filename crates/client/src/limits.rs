@@ -37,6 +37,11 @@ pub(crate) const ERROR_TEXT: usize = 512;
 /// The answer of a search.
 pub(crate) const SEARCH_ANSWER: usize = 16 << 20;
 
+/// A list of all processes.
+pub(crate) const PROCESSES_ANSWER: usize = 16 << 20;
+/// How long a script may run that looks at processes or signals one.
+pub(crate) const SCRIPT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// One piece of standard input.
 pub(crate) const STDIN_CHUNK: usize = 512 << 10;
 /// What a helper command may print to standard error before the rest is dropped.

@@ -136,3 +136,7 @@ pub(crate) const UNPACK_RATIO: u64 = 250;
 pub(crate) const UNPACK_RATIO_FROM: u64 = 1 << 30;
 /// Bytes of a tar archive between two contents: headers and long names.
 pub(crate) const UNPACK_HEAD: u64 = 1 << 20;
+/// Between the two looks that tell what processes use of a processor.
+pub(crate) const PROCESSES_LOOK: Duration = Duration::from_millis(200);
+/// What is read of one file of a process below `/proc`.
+pub(crate) const PROC_FILE: u64 = 16 << 10;

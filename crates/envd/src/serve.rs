@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use connectrpc::{ConnectRpcService, Limits};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -26,7 +26,7 @@ use crate::limits::{REFUSED_BODY, REFUSED_WAIT, REQUEST_HEAD};
 use crate::process::{self, awaiting};
 use crate::state::State;
 use crate::unread::Watched;
-use crate::{archive, bundle, files, filesystem, metrics, search, services, tunnel};
+use crate::{archive, bundle, files, filesystem, kill, metrics, processes, search, services, tunnel};
 
 /// Names the daemon's version in every answer.
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-sandhold-version");
@@ -60,6 +60,8 @@ impl Server {
             )
             .route("/metrics", get(metrics::get))
             .route("/sandhold/process", get(awaiting::get))
+            .route("/sandhold/processes", get(processes::get))
+            .route("/sandhold/kill", post(kill::post))
             .with_state(Arc::clone(&state))
             .merge(archive::router(Arc::clone(&state)))
             .merge(bundle::router(Arc::clone(&state)))

@@ -101,13 +101,18 @@ pub(crate) fn help<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, provide
         text,
         "\n## Limits\n\n- a command line: {} bytes, standard input of one call: {} bytes\n- content of one written file: {} bytes\n\
          - output in one answer: {} bytes; longer output of a command is written to a file in the sandbox that the answer names\n\
-         - jobs that run at the same time: {}\n- a file read as a resource: {} bytes\n",
+         - jobs that run at the same time: {}, shells: {}, watched folders: {}\n- a file read as a resource: {} bytes\n\
+         - unread output of a shell that is kept: {} bytes; unread changes of a folder: {}\n",
         limits::CMD,
         limits::STDIN,
         limits::CONTENT,
         budget::ANSWER,
         limits::JOBS_RUNNING,
-        limits::RESOURCE
+        limits::SHELLS,
+        limits::WATCHES,
+        limits::RESOURCE,
+        limits::SHELL_UNREAD,
+        limits::WATCH_EVENTS
     );
     text
 }

@@ -18,14 +18,17 @@ mod jobs;
 pub mod limits;
 mod lines;
 mod prompts;
+mod reattach;
 mod registry;
 mod resources;
 mod sandboxes;
 mod schema;
 mod server;
+mod shells;
 mod stdio;
 mod tenant;
 mod tools;
+mod watches;
 
 pub use export::{Format, export};
 pub use host_files::HostFolder;

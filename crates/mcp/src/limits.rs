@@ -136,6 +136,57 @@ pub const SPILL: u64 = 16 << 20;
 /// Such files of one sandbox together; beyond it those of the oldest jobs that ended are removed.
 pub const SPILL_TOTAL: u64 = 64 << 20;
 
+/// Shells of a caller that run at the same time.
+pub const SHELLS: usize = 16;
+/// Shells kept, ended ones included.
+pub const SHELLS_KEPT: usize = 32;
+/// Columns of a terminal, and what it has unless told.
+pub const SHELL_COLS: u64 = 300;
+/// See [`SHELL_COLS`].
+pub const DEFAULT_SHELL_COLS: u32 = 100;
+/// Rows of a terminal.
+pub const SHELL_ROWS: u64 = 100;
+/// See [`SHELL_ROWS`].
+pub const DEFAULT_SHELL_ROWS: u32 = 30;
+/// Keys in one `send_keys`.
+pub const KEYS: usize = 256;
+/// Output of a shell that is kept until it is read.
+pub const SHELL_UNREAD: usize = 1 << 20;
+/// Characters of a terminal's title.
+pub const SHELL_TITLE: usize = 200;
+/// Questions of programs that a terminal answers in a second.
+pub const SHELL_ANSWERS: usize = 64;
+/// Output of a shell that is taken in a second; a program that prints more is slowed down.
+pub const SHELL_RATE: usize = 16 << 20;
+/// How long `read_shell` waits, in milliseconds.
+pub const SHELL_WAIT_MS: u64 = 40_000;
+/// The same when it is not told.
+pub const DEFAULT_SHELL_WAIT_MS: u64 = 1000;
+/// Silence after which a shell's output counts as settled.
+pub const SHELL_SETTLED: Duration = Duration::from_millis(400);
+/// Silence after which it is asked whether the shell waits for input.
+pub const SHELL_CALM: Duration = Duration::from_millis(30);
+/// How long typing may take.
+pub const SHELL_TYPING: Duration = Duration::from_secs(10);
+/// Watches of a caller.
+pub const WATCHES: usize = 32;
+/// Changes that a watch keeps until they are fetched.
+pub const WATCH_EVENTS: usize = 8192;
+/// Bytes of names in them.
+pub const WATCH_NAMES: usize = 1 << 20;
+/// How long `get_watch_events` waits, in milliseconds.
+pub const WATCH_WAIT_MS: u64 = 40_000;
+/// How long after the first change it waits for those that come with it.
+pub const WATCH_TOGETHER: Duration = Duration::from_millis(20);
+/// How long `kill` waits for the end of the process.
+pub const KILL_WAIT: Duration = Duration::from_secs(2);
+/// How far back `sandbox_metrics` looks, in seconds.
+pub const METRICS_SINCE_S: u64 = 86_400;
+/// The same when it is not told.
+pub const DEFAULT_METRICS_SINCE_S: u64 = 300;
+/// Rows of its answer; more are thinned out.
+pub const METRICS_ROWS: usize = 60;
+
 /// Longest message on standard input.
 pub const STDIO_MESSAGE: usize = 16 << 20;
 /// Largest body of an HTTP request.

@@ -14,6 +14,8 @@ use crate::{
     jobs::{Job, Jobs, Start},
     limits, lock,
     sandboxes::{Handle, Table},
+    shells::{Open, Shell, Shells},
+    watches::{Watch, Watches},
 };
 
 /// A caller with everything that is its own.
@@ -23,6 +25,8 @@ pub(crate) struct Tenant {
     /// Held while the default sandbox is made, so that calls side by side make one.
     making: tokio::sync::Mutex<()>,
     pub(crate) jobs: Jobs,
+    pub(crate) shells: Shells,
+    pub(crate) watches: Watches,
 }
 
 impl Tenant {
@@ -32,6 +36,8 @@ impl Tenant {
             table: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             jobs: Jobs::default(),
+            shells: Shells::default(),
+            watches: Watches::default(),
         }
     }
 
@@ -209,6 +215,29 @@ impl Tenant {
         started
             .await
             .unwrap_or_else(|_| Err(ToolError::new("internal", "starting the command failed")))
+    }
+
+    /// Opens a shell, in a task of its own for the same reason.
+    pub(crate) async fn open_shell(self: &Arc<Self>, target: Target, open: Open) -> Result<Arc<Shell>, ToolError> {
+        let this = Arc::clone(self);
+        let opened = tokio::spawn(async move { this.shells.open(target, open).await });
+        opened
+            .await
+            .unwrap_or_else(|_| Err(ToolError::new("internal", "opening the shell failed")))
+    }
+
+    /// Watches a folder, in a task of its own for the same reason. `path` is absolute.
+    pub(crate) async fn watch(
+        self: &Arc<Self>,
+        target: Target,
+        path: String,
+        recursive: bool,
+    ) -> Result<Arc<Watch>, ToolError> {
+        let this = Arc::clone(self);
+        let watched = tokio::spawn(async move { this.watches.add(target, path, recursive).await });
+        watched
+            .await
+            .unwrap_or_else(|_| Err(ToolError::new("internal", "watching the folder failed")))
     }
 
     /// Says what `error` means for a model; a sandbox that has ended is forgotten.

@@ -1,6 +1,7 @@
 //! The tools, one file each. A new one is added here and nowhere else.
 
 mod archive_work;
+mod close_shell;
 mod connect_sandbox;
 mod create_sandbox;
 mod download_file;
@@ -10,39 +11,51 @@ mod file_url;
 mod follow;
 mod get_job_status;
 mod get_public_url;
+mod get_watch_events;
 mod http_probe;
 mod job_report;
+mod kill;
 mod kill_job;
 mod list_dir;
 mod list_jobs;
+mod list_processes;
 mod list_sandboxes;
 mod make_dir;
 mod move_path;
+mod open_shell;
 mod path_info;
 mod pause_sandbox;
 mod prepare_project_download;
 mod presigned_download_url;
 mod presigned_upload_url;
 mod read_file;
+mod read_shell;
 mod remove_path;
+mod resize_shell;
 mod run_command;
 mod run_command_bg;
 mod run_in_all_sandboxes;
 pub(crate) mod sandbox_info;
+mod sandbox_metrics;
 mod sandbox_row;
 mod search_files;
+mod send_keys;
 mod send_stdin;
 mod service_diagnostics;
 mod service_report;
 mod set_sandbox_timeout;
+mod shell_report;
 mod shutdown_all_sandboxes;
 mod shutdown_sandbox;
 mod start_service;
+mod unwatch_dir;
 mod unzip_to;
 mod upload_file;
 mod wait_for_service_ready;
+mod watch_dir;
 mod write_file;
 mod write_files;
+mod write_line;
 mod zip_dir;
 
 use crate::registry::{Entry, Spec, Tool};
@@ -88,6 +101,18 @@ macro_rules! every_tool {
             $each!(shutdown_sandbox::ShutdownSandbox),
             $each!(shutdown_all_sandboxes::ShutdownAllSandboxes),
             $each!(run_in_all_sandboxes::RunInAllSandboxes),
+            $each!(watch_dir::WatchDir),
+            $each!(get_watch_events::GetWatchEvents),
+            $each!(unwatch_dir::UnwatchDir),
+            $each!(list_processes::ListProcesses),
+            $each!(kill::Kill),
+            $each!(sandbox_metrics::SandboxMetrics),
+            $each!(open_shell::OpenShell),
+            $each!(write_line::WriteLine),
+            $each!(send_keys::SendKeys),
+            $each!(read_shell::ReadShell),
+            $each!(resize_shell::ResizeShell),
+            $each!(close_shell::CloseShell),
         ]
     };
 }

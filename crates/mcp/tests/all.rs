@@ -11,5 +11,7 @@ mod http;
 mod protocol;
 #[path = "all/sandboxes.rs"]
 mod sandboxes;
+#[path = "all/shells.rs"]
+mod shells;
 #[path = "all/stub.rs"]
 mod stub;

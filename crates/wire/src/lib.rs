@@ -9,6 +9,7 @@
 pub mod boot;
 pub mod limits;
 pub mod names;
+pub mod procfs;
 pub mod rest;
 pub mod services;
 pub mod signature;

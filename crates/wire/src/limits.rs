@@ -32,3 +32,9 @@ pub const BOOT_MESSAGE: usize = 128 << 10;
 pub const FILE_METADATA_TOTAL: usize = 4096;
 /// File metadata: one name.
 pub const FILE_METADATA_KEY: usize = 246;
+/// Processes in one list of all of a sandbox.
+pub const PROCESSES: usize = 4096;
+/// Command line of one process in such a list; the rest is cut.
+pub const PROCESS_COMMAND: usize = 1024;
+/// How long ending a process is waited for, in milliseconds.
+pub const KILL_WAIT_MS: u64 = 5000;

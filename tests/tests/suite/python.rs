@@ -90,6 +90,36 @@ fn servers_in_sandboxes_of_a_plain_daemon() {
 }
 
 #[test]
+fn a_terminal_with_real_programs() {
+    run("terminal.py", &[], 4);
+}
+
+#[test]
+fn a_terminal_with_sandboxes_of_serve() {
+    run("remote.py", &["terminal.py"], 4);
+}
+
+#[test]
+fn watches_and_processes() {
+    run("watching.py", &[], 4);
+}
+
+#[test]
+fn watches_and_processes_with_sandboxes_of_serve() {
+    run("remote.py", &["watching.py"], 4);
+}
+
+#[test]
+fn a_terminal_of_a_daemon_without_our_endpoints() {
+    run("plain.py", &["terminal.py"], 4);
+}
+
+#[test]
+fn watches_and_processes_of_a_daemon_without_our_endpoints() {
+    run("plain.py", &["watching.py"], 4);
+}
+
+#[test]
 fn unasked_ends() {
     run("lifecycle.py", &[], 4);
 }

@@ -47,7 +47,7 @@ impl Codec {
     }
 
     /// Reads a message; `path` is the call that it answers.
-    pub(super) fn decode<M: Message + DeserializeOwned>(self, bytes: &[u8], path: &str) -> Result<M, Error> {
+    pub(crate) fn decode<M: Message + DeserializeOwned>(self, bytes: &[u8], path: &str) -> Result<M, Error> {
         match self {
             Self::Binary => M::decode_from_slice(bytes).map_err(|error| error.to_string()),
             // An answer may be empty where the message has no fields.

@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) signals: Vec<String>,
     /// What processes were given.
     pub(crate) stdin: BTreeMap<String, Vec<u8>>,
+    /// What watches of a folder tell, one after the other, each a script.
+    pub(crate) watches: Vec<String>,
     killed: BTreeSet<String>,
 }
 
@@ -183,7 +185,10 @@ async fn daemon(
         }
         ("POST", "/process.Process/Start") => {
             let message: Value = serde_json::from_slice(&body[5..]).unwrap();
-            let script = message["process"]["args"][2].as_str().unwrap().to_owned();
+            let process = &message["process"];
+            // A shell in a terminal has no place for a script but its environment.
+            let script = process["args"][2].as_str().or(process["envs"]["SCRIPT"].as_str());
+            let script = script.unwrap().to_owned();
             let tag = message["tag"].as_str().unwrap_or_default().to_owned();
             let deadline = headers
                 .get("connect-timeout-ms")
@@ -206,11 +211,37 @@ async fn daemon(
         ("POST", "/process.Process/SendInput") => {
             let message: Value = serde_json::from_slice(&body).unwrap();
             let tag = message["process"]["tag"].as_str().unwrap().to_owned();
-            let data = STANDARD.decode(message["input"]["stdin"].as_str().unwrap()).unwrap();
+            let input = &message["input"];
+            let input = input["stdin"].as_str().or(input["pty"].as_str()).unwrap();
+            let data = STANDARD.decode(input).unwrap();
             world.lock().unwrap().stdin.entry(tag).or_default().extend(data);
             reply(200, "{}")
         }
-        ("POST", "/process.Process/CloseStdin") => reply(200, "{}"),
+        ("POST", "/process.Process/CloseStdin" | "/process.Process/Update") => reply(200, "{}"),
+        ("POST", "/filesystem.Filesystem/Stat") => {
+            let message: Value = serde_json::from_slice(&body).unwrap();
+            let path = message["path"].as_str().unwrap();
+            let kind = if path.ends_with(".txt") {
+                "FILE_TYPE_FILE"
+            } else {
+                "FILE_TYPE_DIRECTORY"
+            };
+            let name = path.rsplit('/').next().unwrap();
+            reply(
+                200,
+                json!({"entry": {"name": name, "type": kind, "path": format!("/home/user/{path}")}}).to_string(),
+            )
+        }
+        ("POST", "/filesystem.Filesystem/WatchDir") => {
+            let mut w = world.lock().unwrap();
+            let script = if w.watches.is_empty() {
+                "hang".into()
+            } else {
+                w.watches.remove(0)
+            };
+            drop(w);
+            watch(world, &script)
+        }
         _ => refused(404, "unimplemented", "unknown"),
     }
 }
@@ -223,7 +254,37 @@ fn frame(flags: u8, message: &Value) -> Bytes {
     out.into()
 }
 
-/// Follows a script of steps parted by `;`: `out TEXT`, `err TEXT`, `flood BYTES`, `sleep MS`, `hang`, `drop`, `exit CODE`.
+/// A watch that follows a script of steps parted by `;`: `KIND NAME`, `sleep MS`, `drop`, `die`, `hang`.
+fn watch(world: Shared, script: &str) -> Response {
+    let (mut sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
+    let steps: Vec<String> = script.split(';').map(|s| s.trim().to_owned()).collect();
+    tokio::spawn(async move {
+        let _ = sender.send(Ok(frame(0, &json!({"start": {}})))).await;
+        for step in steps {
+            match step.split_once(' ') {
+                Some(("sleep", ms)) => tokio::time::sleep(Duration::from_millis(ms.parse().unwrap())).await,
+                Some((kind, name)) => {
+                    let event = json!({"filesystem": {"name": name, "type": format!("EVENT_TYPE_{kind}")}});
+                    let _ = sender.send(Ok(frame(0, &event))).await;
+                }
+                None if step == "hang" => std::future::pending().await,
+                None => {
+                    if step == "die" {
+                        world.lock().unwrap().alive.clear();
+                    }
+                    let _ = sender.send(Err(std::io::Error::other("broken"))).await;
+                    return;
+                }
+            }
+        }
+    });
+    Response::builder()
+        .header("content-type", "application/connect+json")
+        .body(Body::from_stream(receiver))
+        .unwrap()
+}
+
+/// Follows a script of steps parted by `;`: `out TEXT`, `err TEXT`, `pty TEXT`, `flood BYTES`, `sleep MS`, `hang`, `drop`, `exit CODE`.
 fn stream(world: Shared, script: String, tag: String, deadline: Option<u64>) -> Response {
     let (mut sender, receiver) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);
     tokio::spawn(async move {
@@ -243,6 +304,10 @@ fn stream(world: Shared, script: String, tag: String, deadline: Option<u64>) -> 
             let (verb, rest) = step.split_once(' ').unwrap_or((step, ""));
             match verb {
                 "out" => drop(sender.send(Ok(data("stdout", format!("{rest}\n").as_bytes()))).await),
+                "pty" => {
+                    let text = rest.replace("\\e", "\x1b").replace("\\s", ";").replace("\\n", "\r\n");
+                    let _ = sender.send(Ok(data("pty", text.as_bytes()))).await;
+                }
                 "err" => drop(sender.send(Ok(data("stderr", format!("{rest}\n").as_bytes()))).await),
                 "flood" => {
                     let mut left: usize = rest.parse().unwrap();

@@ -1,0 +1,54 @@
+//! `close_shell`
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    answer::{Reply, ToolError},
+    call::Call,
+    registry::{Hints, Spec, Tool, Toolset},
+};
+
+pub(super) struct CloseShell;
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Params {
+    /// Default: the last opened
+    shell_id: Option<String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Output {
+    shell_id: String,
+    /// False if it had ended already.
+    closed: bool,
+}
+
+impl Tool for CloseShell {
+    type Params = Params;
+    type Output = Output;
+    const SPEC: Spec = Spec {
+        name: "close_shell",
+        title: "Close a terminal",
+        description: "End a shell and what runs in it, and forget its output.",
+        toolset: Toolset::Shell,
+        hints: Hints::CHANGES_ONCE,
+        limited: true,
+    };
+
+    async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
+        let shell = call.tenant.shells.get(p.shell_id.as_deref())?;
+        let closed = call.tenant.shells.close(&shell).await?;
+        let text = if closed {
+            format!("shell {} is closed", shell.id)
+        } else {
+            format!("shell {} had ended already", shell.id)
+        };
+        let output = Output {
+            shell_id: shell.id.clone(),
+            closed,
+        };
+        Ok(Reply::new(output, text).within(shell.target.id()))
+    }
+}
