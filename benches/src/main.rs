@@ -1,7 +1,7 @@
 //! Prints, side by side and measured in one run: making a sandbox up to its first output by Sandhold's engine, by its
 //! whole MCP path, by bubblewrap and by runc with the same root; a command in a live sandbox against the bare host; MCP
-//! round trips; what idle sandboxes cost. With `--serve` instead: `sandhold serve` under load, and a large file beside
-//! nginx. Then which aims are met.
+//! round trips; how soon a server is known to listen; what idle sandboxes cost. With `--serve` instead: `sandhold serve`
+//! under load, and a large file beside nginx. Then which aims are met.
 //!
 //! Every round measures each contender once, so that what else the machine does meets all of them.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ mod envd;
 mod memory;
 mod peers;
 mod serve;
+mod services;
 mod stats;
 mod transfer;
 
@@ -78,6 +79,7 @@ fn main() -> Result<()> {
         creating(&tokio, &rounds, &mut aims)?;
         commands(&tokio, &rounds, &mut aims)?;
         round_trips(&rounds, &mut aims)?;
+        services::services(&rounds, &mut aims)?;
         idle(&rounds, &mut aims)?;
     }
     println!("\nAims");
