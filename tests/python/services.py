@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kit import call, check, client, equal, main, note, run, until
+from kit import check, client, equal, main, note, run, until
 from serve_kit import read_answer
 from tools import Tools
 
@@ -224,8 +224,17 @@ async def patience(tools: Tools) -> None:
     late = await tools.good("start_service", cmd="sleep 50; exec python3 -m http.server 8160 --bind 127.0.0.1", port=8160, ready_timeout_s=120)
     equal("not ready yet", late.get("ready"), False)
     check("what to do next is said", "wait_for_service_ready" in late["_text"] and late["job_id"] in late["_text"], late["_text"])
+    doomed = asyncio.create_task(doomed_later(tools))
     seen = await tools.good("wait_for_service_ready", port=8160, timeout_s=40)
     equal("and it is ready in the end", seen.get("http_status"), 200)
+    await doomed
+
+
+async def doomed_later(tools: Tools) -> None:
+    """One that ends while it is waited for, after it was not ready in time."""
+    late = await tools.bad("start_service", {"cmd": "sleep 4; echo no such database >&2; exit 7", "port": 8161, "ready_timeout_s": 1}, "does not listen")
+    ended = await tools.bad("wait_for_service_ready", {"port": 8161, "timeout_s": 40}, "ended before anything answered")
+    check("its end is told with what it printed", late["job_id"] in ended["_text"] and "no such database" in ended["_text"] and "exit code 7" in ended["_text"], ended["_text"])
 
 
 def page(url: str, screenshot: Path) -> str:
@@ -293,11 +302,16 @@ async def only_what_it_is_for(tools: Tools, service: dict) -> None:
             check(f"the daemon: {method} {path} is refused", status == 401 and b"root:" not in said, (status, said[:200]))
     status, _, said = fetch(envd, "CONNECT", headers={"X-Access-Token": "x"}, host=envd.partition("://")[2])
     check("the daemon: no tunnel", status == 404, (status, said[:200]))
-    if "presigned_download_url" in tools.listed:
-        await tools.good("write_file", path="signed.txt", content="for the browser")
-        signed = await call(tools.client, "presigned_download_url", {"path": "signed.txt"})
-        status, _, said = fetch(signed["url"])
-        equal("a signed URL opens the file: control", (status, said), (200, b"for the browser"))
+    await tools.good("write_file", path="signed.txt", content="for the browser")
+    signed = (await tools.good("presigned_download_url", path="signed.txt"))["url"]
+    check("a signed URL is one of the listener", signed.startswith(envd + "/files?"), signed)
+    status, _, said = fetch(signed)
+    equal("it opens the file: control", (status, said), (200, b"for the browser"))
+    for what, other in (("another file", signed.replace("signed.txt", "page.py")), ("another sandbox's name", signed.replace(f"49983-{sandbox}", "49983-i" + "0" * 19))):
+        status, _, said = fetch(other)
+        check(f"it does not open {what}", status in (401, 502) and b"import" not in said, (status, said[:200]))
+    equal("nor is it for writing", fetch(signed, "POST", body=b"x")[0], 401)
+    equal("nor for another address of the listener", fetch(signed, host="localhost")[0], 404)
     served("after the daemon")
 
     for other in ("i" + "0" * 19, sandbox[:-1] + ("0" if sandbox[-1] != "0" else "1")):
@@ -311,7 +325,7 @@ async def only_what_it_is_for(tools: Tools, service: dict) -> None:
 
 
 async def scenario(transport: str, era: str) -> None:
-    async with client(transport, era, "--toolsets", "services,files,commands,sandbox") as connected:
+    async with client(transport, era, "--toolsets", "services,files,commands,sandbox,transfer") as connected:
         tools = Tools(connected, (await connected.list_tools()).tools)
         equal("the toolset is there", SERVICES - set(tools.listed), set())
         waiting = asyncio.create_task(patience(tools))

@@ -42,6 +42,8 @@ struct Inner {
     transport: SharedTransport,
     /// `None` in process.
     http: Option<HttpConfig>,
+    /// Of the sandboxes' URLs in process.
+    scheme: &'static str,
     /// Base of the control plane's URLs, empty in process.
     base: String,
     api_key: Option<HeaderValue>,
@@ -67,6 +69,7 @@ impl Client {
                 base: config.api_base(),
                 api_key: api_key.transpose()?,
                 http: Some(config),
+                scheme: "https",
                 v1: AtomicBool::new(false),
             }),
         })
@@ -82,10 +85,34 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        Self::beside(service, "http")
+    }
+
+    /// The same where the sandboxes' host names are served over TLS: their URLs begin with `https`.
+    pub fn in_process_behind_tls<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::beside(service, "https")
+    }
+
+    fn beside<S, B>(service: S, scheme: &'static str) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         Self {
             inner: Arc::new(Inner {
                 transport: Arc::new(InProcess(service)),
                 http: None,
+                scheme,
                 base: String::new(),
                 api_key: None,
                 v1: AtomicBool::new(false),
@@ -243,8 +270,13 @@ impl Client {
     }
 
     fn sandbox(&self, answer: rest::Sandbox) -> Result<Sandbox, Error> {
-        let Inner { transport, http, .. } = &*self.inner;
-        Sandbox::new(self.clone(), transport.clone(), http.as_ref(), answer)
+        let Inner {
+            transport,
+            http,
+            scheme,
+            ..
+        } = &*self.inner;
+        Sandbox::new(self.clone(), transport.clone(), http.as_ref(), scheme, answer)
     }
 }
 

@@ -46,6 +46,7 @@ impl Sandbox {
         client: Client,
         transport: SharedTransport,
         http: Option<&HttpConfig>,
+        scheme: &'static str,
         answer: rest::Sandbox,
     ) -> Result<Self, Error> {
         let id = answer.sandbox_id;
@@ -69,8 +70,10 @@ impl Sandbox {
                 (base, Some(direct), Some(domain), scheme)
             }
             None => {
-                let direct = named.as_ref().map(|domain| format!("http://{ENVD_PORT}-{id}.{domain}"));
-                (String::new(), direct, named, "http")
+                let direct = named
+                    .as_ref()
+                    .map(|domain| format!("{scheme}://{ENVD_PORT}-{id}.{domain}"));
+                (String::new(), direct, named, scheme)
             }
         };
         let envd = Envd::new(

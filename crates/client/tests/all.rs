@@ -13,6 +13,8 @@ mod host;
 mod processes;
 #[path = "all/search.rs"]
 mod search;
+#[path = "all/services.rs"]
+mod services;
 #[path = "all/streams.rs"]
 mod streams;
 #[path = "all/stub.rs"]

@@ -72,6 +72,8 @@ pub(crate) struct Job {
     pub(crate) started: Instant,
     pub(crate) timeout: Option<Duration>,
     pub(crate) takes_stdin: bool,
+    /// The port of its sandbox that it was started to serve.
+    pub(crate) port: Option<u16>,
     pid: AtomicU32,
     /// Of work that is no process: what ends it.
     stop: Option<CancellationToken>,
@@ -85,6 +87,8 @@ pub(crate) struct Start {
     pub(crate) job_id: Option<String>,
     /// The command as it was given.
     pub(crate) cmd: String,
+    /// The port that it is to serve.
+    pub(crate) port: Option<u16>,
 }
 
 impl Job {
@@ -96,6 +100,7 @@ impl Job {
             started: Instant::now(),
             timeout: None,
             takes_stdin: false,
+            port: None,
             pid: AtomicU32::new(0),
             stop: None,
             progress: Mutex::new(Progress {
@@ -234,6 +239,7 @@ impl Jobs {
         let job = Arc::new(Job {
             timeout: request.timeout,
             takes_stdin: request.stdin,
+            port: start.port,
             ..Job::new(id, start.cmd, target)
         });
         self.insert(&job)?;

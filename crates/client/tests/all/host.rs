@@ -24,6 +24,9 @@ use crate::stub::{ID, frame, reply, sandbox, sandbox_json, with};
 /// Standard inputs that are open, by process.
 type Inputs = Arc<Mutex<HashMap<u64, ChildStdin>>>;
 
+/// A folder of the home: where there is one, its programs are all that there are.
+pub(crate) const PROGRAMS: &str = "programs";
+
 /// A sandbox whose home is `home`.
 pub(crate) async fn host(home: &Path) -> Sandbox {
     let home = home.to_owned();
@@ -80,6 +83,9 @@ fn start(message: &[u8], home: &Path, inputs: Inputs) -> Response {
         .current_dir(home)
         .env("PWD", home)
         .env("GIT_CONFIG_GLOBAL", "/dev/null");
+    if home.join(PROGRAMS).is_dir() {
+        command.env("PATH", home.join(PROGRAMS));
+    }
     command.stdin(if message["stdin"] == true {
         Stdio::piped()
     } else {

@@ -113,6 +113,7 @@ pub(super) fn start(
         request,
         job_id: None,
         cmd,
+        port: None,
     })
 }
 

@@ -162,6 +162,7 @@ async fn one(call: &Call, id: String, language: Language, code: &str, timeout: D
             request,
             job_id: None,
             cmd: format!("{} # run_in_all_sandboxes", language.command()),
+            port: None,
         };
         call.tenant.start_job(target, start).await
     };

@@ -93,7 +93,8 @@ impl Tool for StartService {
             }
             None => limits::DEFAULT_READY_TIMEOUT,
         };
-        let start = start(p.cmd, p.cwd, p.envs, None)?;
+        let mut start = start(p.cmd, p.cwd, p.envs, None)?;
+        start.port = Some(port);
         let due = call.started + limits::ANSWER_WITHIN - limits::READY_REPORT;
         let begin = async {
             let target = call.target(p.sandbox_id.as_deref()).await?;

@@ -1,6 +1,9 @@
 //! `wait_for_service_ready`
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sandhold_client::ReadyQuery;
 use schemars::JsonSchema;
@@ -9,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::{job_report, service_report};
 use crate::{
     answer::{Reply, ToolError},
-    call::Call,
+    budget,
+    call::{Call, Target},
+    jobs::{Job, Status},
     limits,
     registry::{Hints, Spec, Tool, Toolset},
 };
@@ -67,7 +72,13 @@ impl Tool for WaitForServiceReady {
             path: p.path.unwrap_or_else(|| "/".into()),
             timeout: Duration::from_secs(seconds),
         };
-        let seen = target.services().ready(&query).await.map_err(|e| target.error(&e))?;
+        let services = target.services();
+        let ready = services.ready(&query);
+        let seen = tokio::select! {
+            biased;
+            seen = ready => seen.map_err(|e| target.error(&e))?,
+            job = failed(&target, port) => return Err(told(&job, port).within(target.id())),
+        };
         let output = Output {
             ready: seen.ready,
             http_status: seen.http_status,
@@ -98,4 +109,30 @@ impl Tool for WaitForServiceReady {
         };
         Ok(Reply::new(output, others).within(target.id()).failed(error))
     }
+}
+
+/// The job that was started to serve the port, once it has ended without having done so; one that left a server behind has
+/// ended well.
+async fn failed(target: &Target, port: u16) -> Arc<Job> {
+    let jobs = target.jobs().all();
+    let its = |job: &&Arc<Job>| job.port == Some(port) && job.target.id() == target.id();
+    let ended_well = |job: &Job| job.look(|p| matches!(&p.status, Status::Done(exit) if exit.exit_code == 0));
+    if let Some(job) = jobs.iter().rev().find(its).filter(|job| job.is_running())
+        && job.ended_by(Instant::now() + limits::ANSWER_WITHIN).await
+        && !ended_well(job)
+    {
+        return Arc::clone(job);
+    }
+    std::future::pending().await
+}
+
+fn told(job: &Job, port: u16) -> ToolError {
+    let status = job.look(|p| p.status.clone());
+    let how = job_report::line(job, &status);
+    let head = format!("job {} ended before anything answered on port {port}: {how}", job.id);
+    ToolError::new(
+        "service_failed",
+        job_report::text(&head, &job_report::whole(job, budget::ANSWER)),
+    )
+    .hint("Mend what it printed, then start it again.")
 }

@@ -24,15 +24,18 @@ struct Endpoint {
     gateway: Gateway,
     keys: Arc<Keys>,
     servers: Mutex<HashMap<Owner, Router>>,
+    /// Whether this server, and with it the sandboxes' host names, is reached over TLS.
+    tls: bool,
     stop: CancellationToken,
 }
 
 /// The routes. Their streams end when `stop` is cancelled.
-pub(super) fn router(gateway: Gateway, keys: Arc<Keys>, stop: CancellationToken) -> Router {
+pub(super) fn router(gateway: Gateway, keys: Arc<Keys>, tls: bool, stop: CancellationToken) -> Router {
     let endpoint = Arc::new(Endpoint {
         gateway,
         keys,
         servers: Mutex::default(),
+        tls,
         stop,
     });
     Router::new()
@@ -81,7 +84,10 @@ impl Endpoint {
             gateway.clone().oneshot(request.map(Body::new))
         });
         let server = Server::new(ServerConfig {
-            client: Client::in_process(service),
+            client: match self.tls {
+                true => Client::in_process_behind_tls(service),
+                false => Client::in_process(service),
+            },
             provider: describe(),
             selection: Selection::default(),
             door: None,
