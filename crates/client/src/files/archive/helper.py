@@ -394,7 +394,7 @@ def unpack(source, dest):
                     if path in place.made:
                         place.made[path] = (mode, mtime)
                 elif kind == LINK:
-                    links.append((path, target))
+                    links.append((path, target, mtime))
                     continue
                 elif kind == HARD:
                     folder, _, name = target.rpartition("/")
@@ -407,8 +407,9 @@ def unpack(source, dest):
             except (zipfile.BadZipFile, tarfile.TarError, EOFError, gzip.BadGzipFile, zipfile.zlib.error) as error:
                 raise Failed(400, f"entry {json.dumps(path)} is damaged: {error}; {told.entries} entries had been written before") from error
             told.add(1)
-        for path, target in links:
+        for path, target, mtime in links:
             place.new(path, lambda name, fd: os.symlink(target, name, dir_fd=fd))
+            os.utime(path.rpartition("/")[2], (mtime, mtime), dir_fd=place.fd, follow_symlinks=False)
             told.add(1)
         place.finish()
     put(done={"path": dest, "size": size, "entries": told.entries, "bytes": told.bytes})
@@ -423,6 +424,8 @@ def main():
             unpack(sys.argv[2], sys.argv[3])
     except Failed as error:
         put(error={"code": error.code, "message": str(error)})
+    except (FileExistsError, NotADirectoryError) as error:
+        put(error={"code": 400, "message": f"path '{error.filename}' is not a directory"})
     except OSError as error:
         full = error.errno in (28, 122)
         denied = isinstance(error, PermissionError)
