@@ -1,9 +1,6 @@
 """The toolset transfer: archives of every kind, files of the host under allowed folders, signed URLs.
 
-usage: transfer.py [fallback]
-
-With `fallback`, and below `remote.py`, the server is reached through a proxy that knows no endpoint of Sandhold's own, as
-E2B's daemon does not.
+usage: transfer.py
 """
 
 import asyncio
@@ -28,7 +25,6 @@ from kit import call, check, client, equal, main, run
 from serve_kit import localhost_names
 
 REMOTE = os.environ.get("SANDHOLD_PROVIDER") == "e2b"
-# Opens by name: other tools of the scenario need none of it.
 TRANSFER = {
     "upload_file", "download_file", "zip_dir", "unzip_to", "prepare_project_download", "presigned_download_url",
     "presigned_upload_url",
@@ -524,6 +520,28 @@ async def cancelled(connected) -> None:
     await run(connected, "rm -rf c cc", timeout_s=60)
 
 
+async def goes_on(connected) -> None:
+    """Work that takes longer than an answer may: a file of two terabytes of nothing."""
+    await run(connected, "mkdir -p slow && truncate -s 2T slow/hole")
+    told: list[str] = []
+
+    async def progress(_done, _total, message):
+        told.append(message or "")
+
+    answer = await call(connected, "zip_dir", {"src_dir": "slow", "dest_zip": "slow.zip"}, progress_callback=progress)
+    job = answer.get("job_id")
+    check("it goes on as a job", job and not answer["_error"] and "get_job_status" in answer["_text"], answer["_text"])
+    check("with progress before that", any("bytes so far" in line for line in told), told[:5])
+    status = await call(connected, "get_job_status", {"job_id": job or ""})
+    equal("it still runs", status.get("status"), "running")
+    check("and says how far it is", "bytes so far" in status.get("stdout", ""), status)
+    ended = await call(connected, "kill_job", {"job_id": job or ""})
+    equal("it can be ended", (ended.get("cancelled"), ended.get("status")), (True, "cancelled"))
+    await asyncio.sleep(1)
+    left = await run(connected, "ls -A | grep slow; rm -rf slow")
+    equal("nothing is left of it", left["stdout"], "slow\n")
+
+
 async def scenario() -> None:
     with tempfile.TemporaryDirectory() as folder:
         allowed, outside = Path(folder) / "allowed", Path(folder) / "outside"
@@ -538,6 +556,8 @@ async def scenario() -> None:
             await urls(connected, allowed)
             await hostile(connected, allowed)
             await cancelled(connected)
+            if not REMOTE:
+                await goes_on(connected)
             await round_trip(connected)
     await not_allowed()
 

@@ -89,6 +89,11 @@ impl Host {
         Ok((folder, below))
     }
 
+    /// Refuses a path by its letters, before anything is done for it.
+    pub(crate) fn allows(&self, path: &str) -> Result<(), ToolError> {
+        self.find(path).map(drop)
+    }
+
     /// Opens a file to read it. Gives its length, too.
     pub(crate) fn read(&self, path: &str) -> Result<(HostFile, u64), ToolError> {
         let (folder, below) = self.find(path)?;
@@ -317,4 +322,126 @@ async fn in_background<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> +
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|e| Err(io::Error::other(e)))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use futures::stream;
+
+    use super::*;
+
+    struct Stage {
+        folder: tempfile::TempDir,
+        host: Host,
+    }
+
+    /// A folder that is allowed, beside one that is not.
+    fn stage() -> Stage {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["in/sub", "out"] {
+            fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        fs::write(folder.path().join("in/a"), "a").unwrap();
+        fs::write(folder.path().join("out/secret"), "secret").unwrap();
+        let inside = folder.path().join("in");
+        symlink(folder.path().join("out"), inside.join("way")).unwrap();
+        symlink("../out/secret", inside.join("link")).unwrap();
+        symlink("a", inside.join("inner")).unwrap();
+        let opened = HostFolder::open(&inside).unwrap();
+        Stage {
+            host: Host::Folders([opened].into()),
+            folder,
+        }
+    }
+
+    async fn write(file: NewFile, content: &'static [u8]) -> Result<u64, FillError<()>> {
+        let content = stream::iter(content.chunks(2).map(|c| Ok(Bytes::from_static(c)))).boxed();
+        file.fill(content, |_| {}).await
+    }
+
+    fn code(refused: Result<impl Sized, ToolError>) -> &'static str {
+        refused.err().map_or("none", |e| e.code)
+    }
+
+    #[tokio::test]
+    async fn nothing_leads_out() {
+        let Stage { folder, host } = stage();
+        let at = |path: &str| folder.path().join(path).display().to_string();
+        for path in [
+            "way/secret",
+            "link",
+            "../out/secret",
+            "sub/../../out/secret",
+            "/etc/passwd",
+        ] {
+            assert_eq!(code(host.read(path)), "not_allowed", "{path}");
+        }
+        assert_eq!(code(host.read(&at("out/secret"))), "not_allowed");
+        assert_eq!(code(host.read(&at("in/../out/secret"))), "not_allowed");
+        assert_eq!(code(host.read(&at("innn"))), "not_allowed", "a name that begins alike");
+        for path in ["way/new", "way/x/new", "../out/new", "../new"] {
+            assert_eq!(code(host.write(path, true)), "not_allowed", "{path}");
+        }
+        assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count(), 1);
+        // The control.
+        for path in ["a", "inner", "sub/../a", &at("in/a"), &at("in/sub/../a")] {
+            let (file, size) = host.read(path).map_err(|e| e.message).unwrap();
+            let pieces: Vec<_> = file.stream().map(Result::unwrap).collect().await;
+            assert_eq!((size, pieces.concat()), (1, b"a".to_vec()), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_kept_until_the_new_one_is_whole() {
+        let Stage { folder, host } = stage();
+        let inside = folder.path().join("in");
+        let names = || fs::read_dir(&inside).unwrap().count();
+        let before = names();
+        assert_eq!(code(host.write("a", false)), "already_exists");
+        let begun = host.write("a", true).map_err(|e| e.message).unwrap();
+        assert_eq!(fs::read(inside.join("a")).unwrap(), b"a");
+        drop(begun);
+        let broken = stream::iter([Ok(Bytes::from_static(b"x")), Err(())]).boxed();
+        let begun = host.write("a", true).map_err(|e| e.message).unwrap();
+        assert!(matches!(begun.fill(broken, |_| {}).await, Err(FillError::Content(()))));
+        assert_eq!((fs::read(inside.join("a")).unwrap(), names()), (b"a".to_vec(), before));
+        let begun = host.write("a", true).map_err(|e| e.message).unwrap();
+        assert_eq!(write(begun, b"new").await.unwrap(), 3);
+        assert_eq!(fs::read(inside.join("a")).unwrap(), b"new");
+        // One that came meanwhile.
+        let begun = host.write("b", false).map_err(|e| e.message).unwrap();
+        fs::write(inside.join("b"), "mine").unwrap();
+        assert!(
+            matches!(write(begun, b"new").await, Err(FillError::Host(e)) if e.kind() == io::ErrorKind::AlreadyExists)
+        );
+        assert_eq!(fs::read(inside.join("b")).unwrap(), b"mine");
+        // A link is replaced, not followed; folders are made.
+        let begun = host.write("link", true).map_err(|e| e.message).unwrap();
+        write(begun, b"new").await.unwrap();
+        assert_eq!(fs::read(folder.path().join("out/secret")).unwrap(), b"secret");
+        let begun = host.write("new/er/file", false).map_err(|e| e.message).unwrap();
+        write(begun, b"new").await.unwrap();
+        assert_eq!(fs::read(inside.join("new/er/file")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn only_files() {
+        let Stage { host, .. } = stage();
+        assert_eq!(code(host.read("sub")), "invalid_argument");
+        assert_eq!(code(host.write("sub", true)), "invalid_argument");
+        assert_eq!(code(host.read("nowhere")), "not_found");
+        for path in ["", ".", "sub/..", "/"] {
+            assert_ne!(code(host.read(path)), "none", "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_folder_it_says_how() {
+        let none = Host::Folders([].into());
+        let said = none.read("/etc/passwd").err().map(|e| e.text()).unwrap_or_default();
+        assert!(said.contains("--allow-dir"), "{said}");
+        assert_eq!(code(Host::OverHttp.write("/tmp/x", true)), "not_allowed");
+    }
 }

@@ -120,6 +120,21 @@ fn watches_and_processes_of_a_daemon_without_our_endpoints() {
 }
 
 #[test]
+fn transfer() {
+    run("transfer.py", &[], 6);
+}
+
+#[test]
+fn transfer_with_sandboxes_of_serve() {
+    run("remote.py", &["transfer.py"], 6);
+}
+
+#[test]
+fn transfer_with_a_daemon_like_that_of_e2b() {
+    run("plain.py", &["transfer.py"], 6);
+}
+
+#[test]
 fn unasked_ends() {
     run("lifecycle.py", &[], 4);
 }

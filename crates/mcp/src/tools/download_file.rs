@@ -54,10 +54,11 @@ impl Tool for DownloadFile {
     async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
         limits::path("path", &p.path)?;
         let overwrite = p.overwrite.unwrap_or(false);
-        // Where consent is asked: with `overwrite` a file of the user's own may be replaced from here on.
-        let file = call.host.write(&p.local_path, overwrite)?;
+        call.host.allows(&p.local_path)?;
         let target = call.target(p.sandbox_id.as_deref()).await?;
         let entry = readable(&target, &p.path).await?;
+        // Where consent is asked: with `overwrite` a file of the user's own may be replaced from here on.
+        let file = call.host.write(&p.local_path, overwrite)?;
         let size = entry.size;
         let cmd = format!("download_file {} {}", entry.path, p.local_path);
         let (files, within, local) = (target.files(), target.clone(), p.local_path.clone());

@@ -24,7 +24,9 @@ pub(super) struct Row {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
-    pid: u32,
+    /// None of work that is no process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
     cmd: String,
     duration_ms: u64,
 }
@@ -59,7 +61,7 @@ impl Tool for ListJobs {
                 sandbox_id: job.target.id().to_owned(),
                 status: status.name(),
                 exit_code: job_report::exit_code(&status),
-                pid: job.pid(),
+                pid: Some(job.pid()).filter(|pid| *pid > 0),
                 cmd,
                 duration_ms: u64::try_from(job.duration().as_millis()).unwrap_or(u64::MAX),
             });
