@@ -324,7 +324,8 @@ async fn in_background<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> +
         .unwrap_or_else(|e| Err(io::Error::other(e)))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::symlink};
 
@@ -428,7 +429,7 @@ mod tests {
 
     #[test]
     fn only_files() {
-        let Stage { host, .. } = stage();
+        let Stage { host, folder: _kept } = stage();
         assert_eq!(code(host.read("sub")), "invalid_argument");
         assert_eq!(code(host.write("sub", true)), "invalid_argument");
         assert_eq!(code(host.read("nowhere")), "not_found");

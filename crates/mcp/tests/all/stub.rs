@@ -180,6 +180,19 @@ async fn daemon(
                     let entry = json!({"name": path, "path": path, "type": "FILE_TYPE_FILE", "size": size});
                     reply(200, json!({ "entry": entry }).to_string())
                 }
+                // What was not written is a folder below the home, or a file by its name.
+                None if !path.starts_with('/') => {
+                    let kind = if path.ends_with(".txt") {
+                        "FILE_TYPE_FILE"
+                    } else {
+                        "FILE_TYPE_DIRECTORY"
+                    };
+                    let whole = format!("/home/user/{path}");
+                    reply(
+                        200,
+                        json!({"entry": {"name": path, "path": whole, "type": kind}}).to_string(),
+                    )
+                }
                 None => refused(404, "not_found", "no such file"),
             }
         }
@@ -218,20 +231,6 @@ async fn daemon(
             reply(200, "{}")
         }
         ("POST", "/process.Process/CloseStdin" | "/process.Process/Update") => reply(200, "{}"),
-        ("POST", "/filesystem.Filesystem/Stat") => {
-            let message: Value = serde_json::from_slice(&body).unwrap();
-            let path = message["path"].as_str().unwrap();
-            let kind = if path.ends_with(".txt") {
-                "FILE_TYPE_FILE"
-            } else {
-                "FILE_TYPE_DIRECTORY"
-            };
-            let name = path.rsplit('/').next().unwrap();
-            reply(
-                200,
-                json!({"entry": {"name": name, "type": kind, "path": format!("/home/user/{path}")}}).to_string(),
-            )
-        }
         ("POST", "/filesystem.Filesystem/WatchDir") => {
             let mut w = world.lock().unwrap();
             let script = if w.watches.is_empty() {
