@@ -226,7 +226,7 @@ async fn the_stateless_revision_needs_no_initialize() {
         (&json!("public"), &json!(300_000))
     );
     assert!(
-        tools.to_string().len() <= 20_000,
+        tools.to_string().len() <= 48_000,
         "the list is {} bytes",
         tools.to_string().len()
     );
