@@ -74,7 +74,9 @@ def until(what, seconds: float, every: float = 0.05):
 
 def server_env(**more: str) -> dict[str, str]:
     """Where Sandhold keeps its things and, below `remote.py`, whose sandboxes it uses."""
-    remote = ("SANDHOLD_PROVIDER", "E2B_API_URL", "E2B_SANDBOX_URL", "E2B_API_KEY")
+    remote = (
+        "SANDHOLD_PROVIDER", "E2B_API_URL", "E2B_SANDBOX_URL", "E2B_API_KEY", "SANDHOLD_URL", "SANDHOLD_API_KEY", "SANDHOLD_CA_FILE",
+    )  # fmt: skip
     return {"SANDHOLD_HOME": str(HOME), **{name: os.environ[name] for name in remote if name in os.environ}, **more}
 
 

@@ -42,6 +42,10 @@ pub fn own_settings_only(command: &mut Command) -> &mut Command {
     for name in [
         "SANDHOLD_PROVIDER",
         "SANDHOLD_LOG",
+        "SANDHOLD_URL",
+        "SANDHOLD_API_KEY",
+        "SANDHOLD_CA_FILE",
+        "SANDHOLD_CONFIRM",
         "E2B_API_KEY",
         "E2B_DOMAIN",
         "E2B_API_URL",

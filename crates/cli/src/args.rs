@@ -15,8 +15,9 @@ pub(crate) struct Args {
     /// Where the registry is kept [default: $SANDHOLD_HOME, else the XDG state folder]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub(crate) home: Option<OsString>,
-    /// Where sandboxes run: local or e2b [default: e2b if E2B_API_KEY is set, else local]
-    #[arg(long, global = true, value_name = "PROVIDER", value_parser = ["local", "e2b"])]
+    /// Where sandboxes run: local, e2b, or sandhold, a `sandhold serve` elsewhere [default: sandhold if SANDHOLD_URL is
+    /// set, else e2b if E2B_API_KEY is set, else local]
+    #[arg(long, global = true, value_name = "PROVIDER", value_parser = ["local", "e2b", "sandhold"])]
     pub(crate) provider: Option<String>,
     /// How local sandboxes are isolated: auto or namespaces. A level that cannot be had is an error
     #[arg(long, global = true, value_name = "LEVEL", value_parser = ["auto", "namespaces"])]
@@ -35,10 +36,14 @@ Add it to an MCP client:
 
 Environment:
   SANDHOLD_HOME        where the registry is kept
-  SANDHOLD_PROVIDER    local or e2b
+  SANDHOLD_PROVIDER    as --provider
+  SANDHOLD_URL         use the sandboxes of a `sandhold serve`: https://host:port
+  SANDHOLD_API_KEY     its API key [default: $E2B_API_KEY]
+  SANDHOLD_CA_FILE     certificates (PEM) to trust beside the system's, as of `serve --tls self-signed`
   SANDHOLD_ISOLATION   as --isolation
   SANDHOLD_SPARES      as --spares
   SANDHOLD_TOKEN       the token of `mcp --http`
+  SANDHOLD_CONFIRM     as --confirm of `mcp`; for `serve`, too
   SANDHOLD_LOG         what is logged to stderr: error, warn (default), info, debug, trace, or a filter
   E2B_API_KEY          use E2B; with E2B_DOMAIN, E2B_API_URL, E2B_SANDBOX_URL as in E2B's own SDKs";
 
@@ -66,7 +71,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct McpArgs {
-    /// Serve HTTP at this address instead of stdin and stdout, path /mcp; port 0 takes a free one
+    /// Serve HTTP at this address instead of stdin and stdout, path /mcp, for older clients /sse; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) http: Option<SocketAddr>,
     /// The bearer token HTTP clients must send [default: $SANDHOLD_TOKEN, else a new one, printed at the start]
@@ -84,6 +89,11 @@ pub(crate) struct McpArgs {
     /// Let upload_file and download_file use this folder of this machine; may be given several times
     #[arg(long, value_name = "FOLDER", conflicts_with = "http")]
     pub(crate) allow_dir: Vec<std::path::PathBuf>,
+    /// When the user is asked before something is destroyed: never; destructive: before what cannot be undone, where the
+    /// client can ask (where it cannot, the tool goes on); always: before every tool that may destroy something, and where
+    /// the client cannot ask the tool is refused [default: $SANDHOLD_CONFIRM, else destructive]
+    #[arg(long, value_name = "WHEN", value_parser = ["never", "destructive", "always"])]
+    pub(crate) confirm: Option<String>,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
 }

@@ -27,8 +27,8 @@ impl Connected {
 
     fn with(settings: &Settings, local: LocalSettings, place: Option<Place>) -> Result<Self> {
         match &settings.provider {
-            Provider::E2b(config) => {
-                let client = Client::http(config.clone()).context("the settings for E2B cannot be used")?;
+            Provider::E2b(config) | Provider::Sandhold(config) => {
+                let client = Client::http(config.clone()).context("the settings for the server cannot be used")?;
                 Ok(Self {
                     client,
                     local: None,

@@ -3,8 +3,9 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use sandhold_client::HttpConfig;
+use sandhold_client::{HttpConfig, transport::Codec};
 use sandhold_engine::IsolationRequest;
+use sandhold_mcp::Confirm;
 
 use crate::args::{Args, SPARES_MAX};
 
@@ -12,8 +13,16 @@ use crate::args::{Args, SPARES_MAX};
 pub(crate) mod env {
     /// Folder of the registry.
     pub(crate) const SANDHOLD_HOME: &str = "SANDHOLD_HOME";
-    /// `local` or `e2b`.
+    /// `local`, `e2b` or `sandhold`.
     pub(crate) const SANDHOLD_PROVIDER: &str = "SANDHOLD_PROVIDER";
+    /// A `sandhold serve` whose sandboxes are used; its presence selects it.
+    pub(crate) const SANDHOLD_URL: &str = "SANDHOLD_URL";
+    /// The API key for it; E2B's where it is not set.
+    pub(crate) const SANDHOLD_API_KEY: &str = "SANDHOLD_API_KEY";
+    /// Certificates to trust beside the system's.
+    pub(crate) const SANDHOLD_CA_FILE: &str = "SANDHOLD_CA_FILE";
+    /// When users are asked before something is destroyed.
+    pub(crate) const SANDHOLD_CONFIRM: &str = "SANDHOLD_CONFIRM";
     /// Isolation level of local sandboxes.
     pub(crate) const SANDHOLD_ISOLATION: &str = "SANDHOLD_ISOLATION";
     /// Local sandboxes that are made before they are asked for.
@@ -45,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) log: String,
     /// Token of the HTTP endpoint, from the environment.
     pub(crate) token: Option<String>,
+    /// When users are asked, from the environment.
+    pub(crate) confirm: Confirm,
     /// The local engine's settings.
     pub(crate) local: LocalSettings,
 }
@@ -54,6 +65,8 @@ pub(crate) struct Settings {
 pub(crate) enum Provider {
     Local,
     E2b(HttpConfig),
+    /// A `sandhold serve` elsewhere.
+    Sandhold(HttpConfig),
 }
 
 /// Settings of the local engine.
@@ -96,17 +109,45 @@ impl Settings {
             },
         };
         let home = std::path::absolute(&home).with_context(|| format!("{} is not a folder name", home.display()))?;
+        let http = || -> Result<HttpConfig> {
+            Ok(HttpConfig {
+                proxy: env::HTTPS_PROXY
+                    .iter()
+                    .find_map(|name| text(name).transpose())
+                    .transpose()?,
+                authorities: os(env::SANDHOLD_CA_FILE).map(authorities).transpose()?,
+                ..HttpConfig::default()
+            })
+        };
         let e2b = || -> Result<Provider> {
             Ok(Provider::E2b(HttpConfig {
                 api_key: text(env::E2B_API_KEY)?,
                 domain: text(env::E2B_DOMAIN)?,
                 api_url: text(env::E2B_API_URL)?,
                 sandbox_url: text(env::E2B_SANDBOX_URL)?,
-                proxy: env::HTTPS_PROXY
-                    .iter()
-                    .find_map(|name| text(name).transpose())
-                    .transpose()?,
-                ..HttpConfig::default()
+                ..http()?
+            }))
+        };
+        let sandhold = || -> Result<Provider> {
+            let url = text(env::SANDHOLD_URL)?.unwrap_or_default();
+            let url = server_url(&url)?;
+            let api_key = match text(env::SANDHOLD_API_KEY)? {
+                Some(key) => Some(key),
+                None => text(env::E2B_API_KEY)?,
+            };
+            if api_key.is_none() {
+                bail!(
+                    "{} is set, but no API key: set {} to one that `sandhold keys create` made there",
+                    env::SANDHOLD_URL,
+                    env::SANDHOLD_API_KEY
+                );
+            }
+            Ok(Provider::Sandhold(HttpConfig {
+                api_key,
+                api_url: Some(url.clone()),
+                sandbox_url: Some(url),
+                codec: Codec::Binary,
+                ..http()?
             }))
         };
         let named = match &args.provider {
@@ -121,7 +162,14 @@ impl Settings {
                 }
                 e2b()?
             }
-            Some((from, other)) => bail!("{from} is \"{other}\"; it can be local or e2b"),
+            Some((from, "sandhold")) => {
+                if os(env::SANDHOLD_URL).is_none() {
+                    bail!("{from} is sandhold, but {} is not set", env::SANDHOLD_URL);
+                }
+                sandhold()?
+            }
+            Some((from, other)) => bail!("{from} is \"{other}\"; it can be local, e2b or sandhold"),
+            None if os(env::SANDHOLD_URL).is_some() => sandhold()?,
             None if os(env::E2B_API_KEY).is_some() => e2b()?,
             None => Provider::Local,
         };
@@ -153,6 +201,15 @@ impl Settings {
             provider,
             log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| "warn".into()),
             token: text(env::SANDHOLD_TOKEN)?,
+            confirm: match text(env::SANDHOLD_CONFIRM)? {
+                None => Confirm::default(),
+                Some(name) => confirm(&name).with_context(|| {
+                    format!(
+                        "{} is {name:?}; it can be never, destructive or always",
+                        env::SANDHOLD_CONFIRM
+                    )
+                })?,
+            },
             local: LocalSettings {
                 home,
                 isolation,
@@ -160,6 +217,31 @@ impl Settings {
             },
         })
     }
+}
+
+/// The policy of this name.
+pub(crate) fn confirm(name: &str) -> Option<Confirm> {
+    Confirm::ALL.into_iter().find(|policy| policy.name() == name)
+}
+
+/// `https://host:port` of a server, without a slash at its end.
+fn server_url(url: &str) -> Result<String> {
+    let refused = || format!("{} is {url:?}; it is like https://host:port", env::SANDHOLD_URL);
+    let parsed: http::Uri = url.parse().with_context(refused)?;
+    let scheme = parsed.scheme_str().filter(|s| *s == "http" || *s == "https");
+    let (Some(scheme), Some(authority)) = (scheme, parsed.authority()) else {
+        bail!(refused());
+    };
+    if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() || authority.as_str().contains('@') {
+        bail!(refused());
+    }
+    Ok(format!("{scheme}://{authority}"))
+}
+
+fn authorities(path: OsString) -> Result<Vec<u8>> {
+    let path = PathBuf::from(path);
+    std::fs::read(&path)
+        .with_context(|| format!("cannot read {}, which {} names", path.display(), env::SANDHOLD_CA_FILE))
 }
 
 #[cfg(test)]
@@ -225,5 +307,53 @@ mod tests {
             PathBuf::from("/h/.local/state/sandhold")
         );
         assert_eq!(home(&[("SANDHOLD_HOME", "/x"), ("HOME", "/h")]), PathBuf::from("/x"));
+    }
+
+    #[test]
+    fn a_url_selects_a_server_elsewhere() {
+        let url = ("SANDHOLD_URL", "https://there:3000/");
+        let own = ("SANDHOLD_API_KEY", "e2b_own");
+        let e2b = ("E2B_API_KEY", "e2b_1");
+        let config = |vars: &[(&str, &str)]| match read(&[], vars).unwrap().provider {
+            Provider::Sandhold(config) => config,
+            other => panic!("{other:?}"),
+        };
+        let both = config(&[url, own, e2b, ("E2B_API_URL", "https://elsewhere")]);
+        assert_eq!(both.api_key.as_deref(), Some("e2b_own"));
+        assert_eq!(both.api_url.as_deref(), Some("https://there:3000"));
+        assert_eq!(both.sandbox_url, both.api_url);
+        assert_eq!(config(&[url, e2b]).api_key.as_deref(), Some("e2b_1"));
+        let named = |name| read(&["--provider", name], &[url, own, e2b]).unwrap().provider;
+        assert!(matches!(named("local"), Provider::Local));
+        assert!(matches!(named("e2b"), Provider::E2b(_)));
+        let refused = |args: &[&str], vars: &[(&str, &str)]| read(args, vars).unwrap_err().to_string();
+        assert!(refused(&[], &[url]).contains("SANDHOLD_API_KEY"));
+        assert!(refused(&["--provider", "sandhold"], &[own]).contains("SANDHOLD_URL"));
+        for bad in [
+            "there:3000",
+            "ftp://there",
+            "https://there/path",
+            "https://me@there",
+            "https://",
+        ] {
+            assert!(
+                refused(&[], &[("SANDHOLD_URL", bad), own]).contains("https://host:port"),
+                "{bad}"
+            );
+        }
+        assert!(refused(&[], &[url, own, ("SANDHOLD_CA_FILE", "/nowhere.pem")]).contains("/nowhere.pem"));
+    }
+
+    #[test]
+    fn the_policy_of_questions() {
+        let policy = |value| read(&[], &[("SANDHOLD_CONFIRM", value)]).map(|s| s.confirm);
+        assert_eq!(policy("").unwrap(), Confirm::Destructive);
+        assert_eq!(policy("always").unwrap(), Confirm::Always);
+        assert!(
+            policy("sometimes")
+                .unwrap_err()
+                .to_string()
+                .contains("never, destructive or always")
+        );
     }
 }

@@ -192,6 +192,28 @@ impl Client {
         self.sandbox(self.read(call).await?.1)
     }
 
+    /// A handle to a sandbox that runs, which leaves its life as it is. One made from what is known of it: a provider that
+    /// does not tell the daemon's token there is asked by connecting for one second, which shortens no life.
+    ///
+    /// # Errors
+    /// [`Error::SandboxNotFound`] when it has ended or never was.
+    pub async fn handle(&self, id: &str) -> Result<Sandbox, Error> {
+        let detail = self.info(id).await?;
+        if detail.envd_access_token.is_none() {
+            return self.connect(id, Some(Duration::from_secs(1))).await;
+        }
+        self.sandbox(rest::Sandbox {
+            template_id: detail.listed.template_id,
+            sandbox_id: detail.listed.sandbox_id,
+            client_id: detail.listed.client_id,
+            envd_version: detail.listed.envd_version,
+            alias: detail.listed.alias,
+            envd_access_token: detail.envd_access_token,
+            traffic_access_token: None,
+            domain: detail.domain,
+        })
+    }
+
     /// One page of the sandboxes, newest first.
     ///
     /// # Errors

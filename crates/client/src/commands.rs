@@ -1,6 +1,7 @@
 //! Processes of one sandbox.
 
 mod helper;
+mod jobs;
 mod process;
 mod processes;
 mod types;
@@ -11,9 +12,15 @@ use http::Method;
 use sandhold_wire::proto::process as proto;
 use serde::Deserialize;
 
-use crate::{Error, envd::Envd, limits, transport::empty};
+use crate::{
+    Error,
+    envd::{Envd, FrameStream, Streaming},
+    limits,
+    transport::empty,
+};
 
 pub(crate) use helper::{Helper, Printed};
+pub use jobs::{AttachedJob, JobSummary, job_tag};
 pub use process::Process;
 pub use types::{CommandEvent, CommandRequest, CommandSelector, ExitStatus, ProcessSummary, PtySize, SignalKind};
 
@@ -56,10 +63,12 @@ impl Commands {
             stdin: pty.is_none().then_some(stdin),
             ..Default::default()
         };
-        let stream = self
-            .envd
-            .stream("/process.Process/Start", &message, user.as_deref(), timeout)
-            .await?;
+        let how = Streaming {
+            user: user.as_deref(),
+            timeout,
+            has: None,
+        };
+        let stream = self.envd.stream("/process.Process/Start", &message, how).await?;
         Process::open(self.envd.clone(), stream).await
     }
 
@@ -68,15 +77,20 @@ impl Commands {
     /// # Errors
     /// [`Error::NotFound`] when there is no such process.
     pub async fn connect(&self, which: CommandSelector) -> Result<Process, Error> {
+        let stream = self.connecting(which, None).await?;
+        Process::open(self.envd.clone(), stream).await
+    }
+
+    async fn connecting(&self, which: CommandSelector, has: Option<[u64; 2]>) -> Result<FrameStream, Error> {
         let message = proto::ConnectRequest {
             process: Some(which.into()).into(),
             ..Default::default()
         };
-        let stream = self
-            .envd
-            .stream("/process.Process/Connect", &message, None, None)
-            .await?;
-        Process::open(self.envd.clone(), stream).await
+        let how = Streaming {
+            has,
+            ..Streaming::default()
+        };
+        self.envd.stream("/process.Process/Connect", &message, how).await
     }
 
     /// The processes that were started by clients and still run.

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub(crate) use frames::{Broken, FrameStream};
+pub(crate) use rpc::Streaming;
 
 /// Everything that calls to one sandbox have in common.
 pub(crate) struct Envd {
@@ -41,6 +42,8 @@ pub(crate) struct Envd {
     pub(crate) no_services: AtomicBool,
     /// The server answered that it packs and unpacks nothing.
     pub(crate) no_archives: AtomicBool,
+    /// The server answered that it keeps no list of jobs.
+    pub(crate) no_jobs: AtomicBool,
 }
 
 /// What an [`Envd`] is made of.
@@ -109,6 +112,7 @@ impl Envd {
             no_awaiting: AtomicBool::new(false),
             no_services: AtomicBool::new(false),
             no_archives: AtomicBool::new(false),
+            no_jobs: AtomicBool::new(false),
         })
     }
 

@@ -17,7 +17,8 @@ pub mod transport;
 
 pub use client::{Client, CreateOptions, ListPage, ListQuery};
 pub use commands::{
-    CommandEvent, CommandRequest, CommandSelector, Commands, ExitStatus, Process, ProcessSummary, PtySize, SignalKind,
+    AttachedJob, CommandEvent, CommandRequest, CommandSelector, Commands, ExitStatus, JobSummary, Process,
+    ProcessSummary, PtySize, SignalKind, job_tag,
 };
 pub use error::Error;
 pub use files::{

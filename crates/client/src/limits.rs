@@ -34,6 +34,8 @@ pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 pub(crate) const ERROR_BODY: usize = 64 << 10;
 /// How much of a refusal that is not JSON is shown.
 pub(crate) const ERROR_TEXT: usize = 512;
+/// The list of a sandbox's jobs.
+pub(crate) const JOBS_ANSWER: usize = 4 << 20;
 /// The answer of a search.
 pub(crate) const SEARCH_ANSWER: usize = 16 << 20;
 

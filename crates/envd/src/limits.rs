@@ -10,6 +10,16 @@ pub(crate) const EVENT_OVERHEAD: usize = 128;
 pub(crate) const OUTPUT_QUIET: Duration = Duration::from_secs(2);
 /// Bytes that are still read from a process that was told to end, after it did: what a pipe can hold.
 pub(crate) const OUTPUT_AFTER_KILL: usize = 1 << 20;
+/// Newest output of a job that is kept, for each of its two streams.
+pub(crate) const RETAINED_STREAM: usize = 512 << 10;
+/// Output that all jobs keep together; beyond it a job keeps less of its own.
+pub(crate) const RETAINED_TOTAL: usize = 32 << 20;
+/// Of that, what jobs that ended may keep; beyond it the oldest of them are forgotten.
+pub(crate) const RETAINED_ENDED: usize = 8 << 20;
+/// How long a job that ended is remembered.
+pub(crate) const RETAINED_FOR: Duration = Duration::from_secs(6 * 3600);
+/// Of a job's command, the characters that are shown.
+pub(crate) const JOB_COMMAND: usize = 1024;
 /// Ended processes that are remembered for a late `Connect`.
 pub(crate) const ENDED_PROCESSES: usize = 1024;
 /// Threads for blocking file operations.

@@ -23,7 +23,7 @@ use tower::{Service, ServiceExt};
 use crate::auth::{self, Token};
 use crate::error::{HttpError, json};
 use crate::limits::{REFUSED_BODY, REFUSED_WAIT, REQUEST_HEAD};
-use crate::process::{self, awaiting};
+use crate::process::{self, awaiting, jobs};
 use crate::state::State;
 use crate::unread::Watched;
 use crate::{archive, bundle, files, filesystem, kill, metrics, processes, search, services, tunnel};
@@ -62,6 +62,7 @@ impl Server {
             .route("/sandhold/process", get(awaiting::get))
             .route("/sandhold/processes", get(processes::get))
             .route("/sandhold/kill", post(kill::post))
+            .route("/sandhold/jobs", get(jobs::get))
             .with_state(Arc::clone(&state))
             .merge(archive::router(Arc::clone(&state)))
             .merge(bundle::router(Arc::clone(&state)))

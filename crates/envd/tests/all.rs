@@ -13,6 +13,8 @@ mod endings;
 mod http_endpoints;
 #[path = "all/input.rs"]
 mod input;
+#[path = "all/jobs.rs"]
+mod jobs;
 #[path = "all/output.rs"]
 mod output;
 #[path = "all/pty.rs"]

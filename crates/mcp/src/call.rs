@@ -12,9 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     answer::ToolError,
-    budget, errors,
+    budget,
+    consent::Consent,
+    errors,
     host_files::Host,
     jobs::Jobs,
+    limits,
     sandboxes::Handle,
     server::{Door, Provider},
     tenant::Tenant,
@@ -30,7 +33,7 @@ pub(crate) struct Call {
     pub(crate) door: Option<Arc<dyn Door>>,
     /// Which files of this machine it may use.
     pub(crate) host: Host,
-    /// Set while the server ends: what a call started is left alone then.
+    /// Set when the server or the caller's session ends: what the call started is left alone then.
     pub(crate) closing: CancellationToken,
     /// When it came in.
     pub(crate) started: Instant,
@@ -38,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) links: bool,
     /// Where progress goes.
     pub(crate) progress: Option<Progress>,
+    /// How the user is asked.
+    pub(crate) consent: Arc<Consent>,
 }
 
 impl Call {
@@ -53,10 +58,18 @@ impl Call {
             None => self.tenant.default_or_new().await?,
         };
         self.tenant.touch(&handle);
-        Ok(Target {
-            tenant: Arc::clone(&self.tenant),
-            handle,
-        })
+        Ok(Target::of(&self.tenant, handle))
+    }
+
+    /// When it has to be answered at the latest. Time that the user was asked does not count.
+    pub(crate) fn answer_at(&self) -> Instant {
+        self.started + limits::ANSWER_WITHIN + self.consent.waited()
+    }
+
+    /// Asks the user before the tool destroys something, by a question that names it: `Remove the folder /x?`. Must be
+    /// called before the tool changes anything: the call may end here and be made again. One yes is for the whole call.
+    pub(crate) async fn consent(&self, question: impl AsRef<str>) -> Result<(), ToolError> {
+        self.consent.ask(question.as_ref(), self.progress.as_ref()).await
     }
 
     /// The id that `sandbox_id` names, or that of the default sandbox; an error if there is none.
@@ -112,6 +125,14 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// A sandbox of a caller.
+    pub(crate) fn of(tenant: &Arc<Tenant>, handle: Arc<Handle>) -> Self {
+        Self {
+            tenant: Arc::clone(tenant),
+            handle,
+        }
+    }
+
     /// Its id.
     pub(crate) fn id(&self) -> &str {
         self.handle.sandbox.id()

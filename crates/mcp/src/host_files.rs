@@ -230,6 +230,11 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
+    /// Whether something stands in its place now, which it will replace.
+    pub(crate) fn replaces(&self) -> bool {
+        self.dir.symlink_metadata(&self.name).is_ok()
+    }
+
     /// Writes what `content` gives. Returns how many bytes that were; the error of `content` is told as it is.
     pub(crate) async fn fill<E>(
         self,

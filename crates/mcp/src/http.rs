@@ -1,4 +1,7 @@
-//! The server over streamable HTTP, at `/mcp`, with `/healthz` beside it.
+//! The server over HTTP: streamable at `/mcp`, for older clients at `/sse` and `/messages`, with `/healthz` beside them.
+
+mod callers;
+pub(crate) mod sse;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +25,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::callers::Callers;
 use crate::{ServeError, Server, limits};
 
 /// How long open connections may take to end.
@@ -40,17 +44,28 @@ pub struct HttpOptions {
 }
 
 /// Whose a request is: the hash of its token, so that the token itself is kept nowhere.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Principal(Option<[u8; 32]>);
 
 impl Principal {
+    /// The holder of `token`.
+    #[cfg(test)]
+    pub(crate) fn holding(token: &str) -> Self {
+        Self(Some(digest(token)))
+    }
+
+    /// What tells it from others.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |hash| hash.as_slice())
+    }
+
     /// The caller of a request: over HTTP the holder of its token, otherwise the only one there is.
     pub(crate) fn of(cx: &RequestContext<RoleServer>) -> Self {
         let parts = cx.extensions.get::<http::request::Parts>();
         parts
             .and_then(|p| p.extensions.get::<Self>())
             .cloned()
-            .unwrap_or(Self(None))
+            .unwrap_or_default()
     }
 }
 
@@ -66,19 +81,15 @@ struct Gate {
 ///
 /// The listener fails.
 pub async fn serve_http(server: Server, options: HttpOptions, shutdown: CancellationToken) -> Result<(), ServeError> {
-    let closing = server.closing().clone();
-    let app = router(server, &options, &shutdown);
+    let stop = after_closing(&server, &shutdown);
+    let app = router(server, &options, &stop);
     // Without it every answer waits for the client's delayed acknowledgement, some 40 ms.
     let listener = options.listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was not set");
         }
     });
-    let stop = shutdown.clone();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
-        stop.cancelled().await;
-        closing.cancel();
-    });
+    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
     tokio::select! {
         served = serving.into_future() => served.map_err(ServeError::Http),
         // Event streams stay open as long as their clients like.
@@ -86,17 +97,25 @@ pub async fn serve_http(server: Server, options: HttpOptions, shutdown: Cancella
     }
 }
 
-/// The server as a service at `/mcp`, for a server of other things that checks its callers itself: every request is let
+/// The server as a service at `/mcp`, `/sse` and `/messages`, for a server of other things that checks its callers itself: every request is let
 /// in, whatever its `Host`, and all of them are one principal. Browsers may call from this machine's own origins only.
 /// Open streams end when `shutdown` is cancelled. Must be called within a tokio runtime.
 pub fn http_router(server: Server, shutdown: &CancellationToken) -> Router {
-    let (stop, closing) = (shutdown.clone(), server.closing().clone());
-    tokio::spawn(async move {
-        stop.cancelled().await;
-        closing.cancel();
-    });
+    let stop = after_closing(&server, shutdown);
     // No host is named: with a key that every request must bring, a name that points here by deceit opens nothing.
-    routes(server, None, Vec::new(), Vec::new(), shutdown)
+    routes(server, None, Vec::new(), Vec::new(), &stop)
+}
+
+/// Is cancelled when `shutdown` is, once the server knows: calls that end with it leave alone what they started.
+fn after_closing(server: &Server, shutdown: &CancellationToken) -> CancellationToken {
+    let stop = CancellationToken::new();
+    let (shutdown, closing, after) = (shutdown.clone(), server.closing().clone(), stop.clone());
+    tokio::spawn(async move {
+        shutdown.cancelled().await;
+        closing.cancel();
+        after.cancel();
+    });
+    stop
 }
 
 /// The routes of a server of its own.
@@ -112,16 +131,17 @@ fn routes(
     token: Option<[u8; 32]>,
     hosts: Vec<String>,
     allowed_origins: Vec<String>,
-    shutdown: &CancellationToken,
+    stop: &CancellationToken,
 ) -> Router {
     let mut origins: Vec<String> = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"]
         .map(str::to_owned)
         .into();
     origins.extend(allowed_origins);
+    let callers = Callers { hosts, origins };
     let config = StreamableHttpServerConfig::default()
-        .with_cancellation_token(shutdown.child_token())
-        .with_allowed_hosts(hosts)
-        .with_allowed_origins(origins)
+        .with_cancellation_token(stop.child_token())
+        .with_allowed_hosts(callers.hosts.clone())
+        .with_allowed_origins(callers.origins.clone())
         .enforce_origin_validation()
         .with_sse_keep_alive(Some(limits::HTTP_KEEP_ALIVE))
         .with_max_request_body_bytes(limits::HTTP_BODY);
@@ -132,9 +152,11 @@ fn routes(
         token,
         sessions: Arc::clone(&sessions),
     });
+    let older = sse::routes(server.clone(), callers, stop.child_token());
     let mcp = StreamableHttpService::new(move || Ok(server.clone()), sessions, config);
     Router::new()
         .nest_service("/mcp", mcp)
+        .merge(older)
         .layer(middleware::from_fn_with_state(gate, admit))
 }
 
@@ -163,6 +185,7 @@ async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) 
     }
     // Only what opens a legacy session comes without a session and without a version.
     let opens = request.method() == http::Method::POST
+        && request.uri().path() != "/messages"
         && !request.headers().contains_key("mcp-session-id")
         && !request.headers().contains_key("mcp-protocol-version");
     if opens && gate.sessions.sessions.read().await.len() >= limits::HTTP_SESSIONS {

@@ -1,7 +1,8 @@
-//! Commands as jobs: each goes on by itself, its output is kept, and whoever knows its id reads on. Transfers that take
-//! long are jobs, too.
+//! Commands as jobs: each goes on by itself, its output is kept, and whoever knows its id reads on, also through another
+//! server than the one that started it. Transfers that take long are jobs, too.
 
 mod cursor;
+mod found;
 mod output;
 mod pump;
 mod spill;
@@ -13,11 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandhold_client::{CommandRequest, CommandSelector, Error, ExitStatus, SignalKind};
+use sandhold_client::{CommandRequest, CommandSelector, Error, ExitStatus, SignalKind, job_tag};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use cursor::Cursor;
+pub(crate) use found::Found;
 pub(crate) use output::Output;
 pub(crate) use spill::Kept;
 pub(crate) use work::Say;
@@ -25,9 +27,10 @@ pub(crate) use work::Say;
 use crate::{answer::ToolError, call::Target, limits, lock};
 
 /// How a job stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Status {
     /// It runs.
+    #[default]
     Running,
     /// It ended by itself, or by a signal of someone inside.
     Done(ExitStatus),
@@ -52,6 +55,7 @@ impl Status {
 }
 
 /// What changes while a job goes on.
+#[derive(Default)]
 pub(crate) struct Progress {
     pub(crate) status: Status,
     pub(crate) stdout: Output,
@@ -64,6 +68,14 @@ pub(crate) struct Progress {
     cancelled: bool,
 }
 
+impl Progress {
+    /// The streams go on there; what lies between was missed.
+    fn skip_to(&mut self, [stdout, stderr]: [u64; 2]) {
+        self.stdout.skip(stdout.saturating_sub(self.stdout.total()));
+        self.stderr.skip(stderr.saturating_sub(self.stderr.total()));
+    }
+}
+
 /// A command that was started, or other work that goes on by itself.
 pub(crate) struct Job {
     pub(crate) id: String,
@@ -74,6 +86,10 @@ pub(crate) struct Job {
     pub(crate) takes_stdin: bool,
     /// The port of its sandbox that it was started to serve.
     pub(crate) port: Option<u16>,
+    /// Where its output is counted from, see [`Cursor::since`].
+    pub(crate) since: u16,
+    /// When it ended, if that was before it was found.
+    ended: Option<Instant>,
     pid: AtomicU32,
     /// Of work that is no process: what ends it.
     stop: Option<CancellationToken>,
@@ -101,24 +117,18 @@ impl Job {
             timeout: None,
             takes_stdin: false,
             port: None,
+            since: 0,
+            ended: None,
             pid: AtomicU32::new(0),
             stop: None,
-            progress: Mutex::new(Progress {
-                status: Status::Running,
-                stdout: Output::default(),
-                stderr: Output::default(),
-                kept: [None, None],
-                note: None,
-                ended: None,
-                cancelled: false,
-            }),
+            progress: Mutex::default(),
             changed: watch::Sender::new(()),
         }
     }
 
     /// How it is found among the processes of its sandbox.
     pub(crate) fn selector(&self) -> CommandSelector {
-        CommandSelector::Tag(self.id.clone())
+        CommandSelector::job(&self.id)
     }
 
     /// Its process id inside the sandbox.
@@ -140,6 +150,11 @@ impl Job {
     /// Whether it still runs.
     pub(crate) fn is_running(&self) -> bool {
         self.look(|p| p.status == Status::Running)
+    }
+
+    /// Whether nobody knows here how it ended, if it did.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.look(|p| matches!(p.status, Status::Lost(_)))
     }
 
     /// How long it ran, or has run so far.
@@ -228,12 +243,17 @@ impl Jobs {
         let id = match start.job_id {
             Some(id) => {
                 limits::job_id(&id)?;
+                // Another server may have started one of this name here.
+                let jobs = target.commands().jobs().await.map_err(|e| target.error(&e))?;
+                if jobs.iter().any(|job| job.running && job.id == id) {
+                    return Err(taken(&id));
+                }
                 id
             }
             None => new_id(),
         };
         let request = CommandRequest {
-            tag: Some(id.clone()),
+            tag: Some(job_tag(&id)),
             ..start.request
         };
         let job = Arc::new(Job {
@@ -247,7 +267,8 @@ impl Jobs {
         match started {
             Ok(process) => {
                 job.pid.store(process.pid(), Ordering::Relaxed);
-                tokio::spawn(pump::pump(Arc::clone(&job), process));
+                let spills = spills(&job);
+                tokio::spawn(pump::pump(Arc::clone(&job), process, spills));
                 Ok(job)
             }
             Err(error) => {
@@ -273,10 +294,7 @@ impl Jobs {
     fn insert(&self, job: &Arc<Job>) -> Result<(), ToolError> {
         let mut table = lock(&self.table);
         if table.jobs.contains_key(&job.id) {
-            return Err(
-                ToolError::invalid(format!("job_id {:?} is taken by another job", job.id))
-                    .hint("Choose another one, or leave job_id out."),
-            );
+            return Err(taken(&job.id));
         }
         let running = table.jobs.values().filter(|j| j.is_running()).count();
         if running >= limits::JOBS_RUNNING {
@@ -297,6 +315,17 @@ impl Jobs {
         table.jobs.remove(id);
         table.order.retain(|known| known != id);
     }
+}
+
+/// The writers of a job's files.
+fn spills(job: &Job) -> [spill::Spill; 2] {
+    let files = job.target.files();
+    ["stdout", "stderr"].map(|name| spill::Spill::new(files.clone(), &job.id, name))
+}
+
+fn taken(id: &str) -> ToolError {
+    ToolError::invalid(format!("job_id {id:?} is taken by another job"))
+        .hint("Choose another one, or leave job_id out.")
 }
 
 impl Table {

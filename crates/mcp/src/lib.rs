@@ -8,7 +8,10 @@ mod answer;
 mod args;
 pub mod budget;
 mod call;
+mod cancelled;
+mod consent;
 mod edit;
+mod elsewhere;
 mod errors;
 mod export;
 mod guide;
@@ -30,6 +33,7 @@ mod tenant;
 mod tools;
 mod watches;
 
+pub use consent::Confirm;
 pub use export::{Format, export};
 pub use host_files::HostFolder;
 pub use http::{HttpOptions, http_router, serve_http};

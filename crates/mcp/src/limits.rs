@@ -118,9 +118,33 @@ pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 pub const TERM_GRACE: Duration = Duration::from_secs(5);
 /// How long past its deadline a process is waited for before it is killed from here.
 pub const DEADLINE_GRACE: Duration = Duration::from_secs(2);
+/// Arguments of a call as a question to a person shows them.
+pub const QUESTION: usize = 600;
+/// How long a person may take to answer a question, and how long the signed state of one is good.
+pub const CONSENT_WAIT: Duration = Duration::from_secs(300);
+/// Time between two signs to the client that a person is still being asked.
+pub const CONSENT_PROGRESS: Duration = Duration::from_secs(5);
+/// Answered questions that are remembered until their states expire; beyond it questions are asked again.
+pub const CONSENTS_SPENT: usize = 4096;
 /// Least time between two progress notifications.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the sandboxes of a caller are looked through for a job, and each of them.
+pub const JOB_SEARCH: Duration = Duration::from_secs(8);
+/// Sandboxes that are looked through, the newest first.
+pub const JOB_SEARCH_SANDBOXES: usize = 64;
+/// Of them, side by side.
+pub const JOB_SEARCH_WIDE: usize = 8;
+/// How long the output that a job printed before it was found may take.
+pub const CATCH_UP: Duration = Duration::from_secs(10);
+/// Reasons of cancelled requests that are kept, how often one is looked for, and the pause between two looks.
+pub const CANCEL_REASONS: usize = 256;
+/// See [`CANCEL_REASONS`].
+pub const CANCEL_LOOKS: u32 = 20;
+/// See [`CANCEL_REASONS`].
+pub const CANCEL_PAUSE: Duration = Duration::from_millis(5);
+/// What is left for an answer after a wait.
+pub const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 /// Output of a job kept in memory, for each of its two streams.
 pub const JOB_STREAM: usize = 2 << 20;
 /// Of that, the part kept from the beginning once there is more.

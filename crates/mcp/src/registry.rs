@@ -1,17 +1,18 @@
 //! What a tool is, and which tools a server offers.
 
+mod invoke;
+
 use std::{collections::BTreeSet, future::Future};
 
-use futures::{FutureExt, future::BoxFuture};
-use rmcp::model::{CallToolResult, JsonObject, Tool as Listed, ToolAnnotations};
+use futures::future::BoxFuture;
+use rmcp::model::{CallToolResponse, JsonObject, Tool as Listed, ToolAnnotations};
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    answer::{self, Reply, ToolError},
-    args,
+    answer::{Reply, ToolError},
     call::Call,
-    limits, schema, tools,
+    schema, tools,
 };
 
 /// A group of tools that is switched on or off as one.
@@ -150,7 +151,7 @@ pub(crate) struct Entry {
     pub(crate) listed: Listed,
     /// The whole schema of its structured result.
     pub(crate) output: JsonObject,
-    invoke: fn(Call, &JsonObject, JsonObject) -> BoxFuture<'static, CallToolResult>,
+    invoke: fn(Call, &JsonObject, JsonObject) -> BoxFuture<'static, CallToolResponse>,
 }
 
 impl Entry {
@@ -172,43 +173,14 @@ impl Entry {
             spec,
             listed,
             output: schema::output::<T::Output>(),
-            invoke: invoke::<T>,
+            invoke: invoke::invoke::<T>,
         }
     }
 
     /// Calls it.
-    pub(crate) fn call(&self, call: Call, args: JsonObject) -> BoxFuture<'static, CallToolResult> {
+    pub(crate) fn call(&self, call: Call, args: JsonObject) -> BoxFuture<'static, CallToolResponse> {
         (self.invoke)(call, &self.listed.input_schema, args)
     }
-}
-
-fn invoke<T: Tool>(call: Call, schema: &JsonObject, args: JsonObject) -> BoxFuture<'static, CallToolResult> {
-    let params = match args::parse::<T::Params>(T::SPEC.name, schema, args) {
-        Ok(params) => params,
-        Err(error) => return std::future::ready(answer::finish::<()>(Err(error), call.links)).boxed(),
-    };
-    let links = call.links;
-    async move {
-        let work = T::run(call, params);
-        let result = if T::SPEC.limited {
-            tokio::time::timeout(limits::ANSWER_WITHIN, work)
-                .await
-                .unwrap_or_else(|_| Err(too_slow(T::SPEC.name)))
-        } else {
-            work.await
-        };
-        answer::finish(result, links)
-    }
-    .boxed()
-}
-
-fn too_slow(tool: &str) -> ToolError {
-    let seconds = limits::ANSWER_WITHIN.as_secs();
-    ToolError::new(
-        "timeout",
-        format!("{tool} did not finish within {seconds} s and was given up"),
-    )
-    .hint("Part of it may have happened. Look first, then call it again with less to do.")
 }
 
 /// Which tools are offered.

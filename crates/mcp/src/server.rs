@@ -7,16 +7,22 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use rmcp::{ErrorData, RoleServer, ServerHandler, model::*, service::RequestContext};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::*,
+    service::{NotificationContext, RequestContext},
+};
 use sandhold_client::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     budget,
     call::{Call, Progress},
+    cancelled::{Asked, Reasons},
+    consent::{Confirm, Desk},
     guide,
     host_files::{Host, HostFolder},
-    http::Principal,
+    http::{Principal, sse::SessionEnd},
     lock, prompts,
     registry::{ConfigError, Entry, Selection},
     resources,
@@ -51,6 +57,8 @@ pub struct ServerConfig {
     /// Folders of this machine that `upload_file` and `download_file` may use. Over HTTP they may use none: the caller may
     /// be somebody else.
     pub folders: Vec<HostFolder>,
+    /// When the user is asked before something is destroyed.
+    pub confirm: Confirm,
 }
 
 /// The way in for browsers of this machine, where nobody else serves the host names of sandboxes.
@@ -70,12 +78,14 @@ struct Inner {
     provider: Arc<Provider>,
     door: Option<Arc<dyn Door>>,
     folders: Arc<[HostFolder]>,
+    desk: Arc<Desk>,
     /// All that may be offered, in the order of the tool list.
     entries: Vec<Entry>,
     /// Those that are offered where the endpoint asks for no others.
     usual: BTreeSet<&'static str>,
     tenants: Mutex<HashMap<Principal, Arc<Tenant>>>,
     closing: CancellationToken,
+    cancelled: Reasons,
 }
 
 impl Server {
@@ -105,10 +115,12 @@ impl Server {
                 provider: Arc::new(config.provider),
                 door: config.door,
                 folders: config.folders.into(),
+                desk: Arc::new(Desk::new(config.confirm)),
                 entries,
                 usual,
                 tenants: Mutex::default(),
                 closing: CancellationToken::new(),
+                cancelled: Reasons::default(),
             }),
         })
     }
@@ -177,31 +189,36 @@ impl Server {
             .filter(|e| self.inner.usual.contains(e.spec.name))
     }
 
-    fn call_of(&self, cx: &RequestContext<RoleServer>) -> Call {
+    fn call_of(&self, cx: &RequestContext<RoleServer>, request: &CallToolRequestParams) -> Result<Call, ErrorData> {
         let progress = cx.meta.get_progress_token().map(|token| Progress {
             peer: cx.peer.clone(),
             token,
         });
-        let over_http = cx.extensions.get::<http::request::Parts>().is_some();
-        Call {
-            host: match over_http {
+        let parts = cx.extensions.get::<http::request::Parts>();
+        let session_end = parts
+            .and_then(|p| p.extensions.get::<SessionEnd>())
+            .map(|end| &end.token);
+        Ok(Call {
+            host: match parts.is_some() {
                 true => Host::OverHttp,
                 false => Host::Folders(Arc::clone(&self.inner.folders)),
             },
             tenant: self.tenant(Principal::of(cx)),
             provider: Arc::clone(&self.inner.provider),
             door: self.inner.door.clone(),
-            closing: self.inner.closing.clone(),
+            closing: session_end.unwrap_or(&self.inner.closing).child_token(),
             started: Instant::now(),
             links: cx
                 .protocol_version()
                 .is_some_and(|v| v >= ProtocolVersion::V_2025_06_18),
             progress,
-        }
+            consent: Arc::new(self.inner.desk.consent(cx, request)?),
+        })
     }
 }
 
-fn is_modern(cx: &RequestContext<RoleServer>) -> bool {
+/// Whether a request is of the stateless revision.
+pub(crate) fn is_modern(cx: &RequestContext<RoleServer>) -> bool {
     cx.protocol_version()
         .is_some_and(|v| v >= ProtocolVersion::V_2026_07_28)
 }
@@ -262,12 +279,31 @@ impl ServerHandler for Server {
                 None,
             ));
         };
-        let work = entry.call(self.call_of(&cx), request.arguments.unwrap_or_default());
+        let call = self.call_of(&cx, &request)?;
+        let closing = call.closing.clone();
+        let mut work = entry.call(call, request.arguments.unwrap_or_default());
         tokio::select! {
             biased;
-            result = work => Ok(result.into()),
-            // The client does not listen any more; dropping the work cancels it.
-            () = cx.ct.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
+            response = &mut work => Ok(response),
+            // The client cancelled it: dropping the work ends what it started.
+            () = cx.ct.cancelled() => {
+                // Neither the end of a session nor a client that stopped waiting is a wish of the user: what the call
+                // started goes on as a job. In the stateless revision closing the stream of an answer is how a client
+                // cancels.
+                let session_ended = !is_modern(&cx) && cx.peer.is_transport_closed();
+                let asked = Asked::of(&cx.extensions, cx.id.clone());
+                if session_ended || self.inner.cancelled.timed_out(&asked).await {
+                    closing.cancel();
+                }
+                Err(ErrorData::internal_error("the call was cancelled", None))
+            }
+        }
+    }
+
+    async fn on_cancelled(&self, cancelled: CancelledNotificationParam, cx: NotificationContext<RoleServer>) {
+        if let Some(id) = cancelled.request_id {
+            let asked = Asked::of(&cx.extensions, id);
+            self.inner.cancelled.note(asked, cancelled.reason.as_deref());
         }
     }
 

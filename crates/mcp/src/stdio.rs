@@ -58,8 +58,8 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    // Child, so that the end of the input ends this session and not its caller.
-    let session = shutdown.child_token();
+    // Ends after `closing`: calls that end with the session leave alone what they started.
+    let session = CancellationToken::new();
     let watch = Arc::new(Watch::default());
     let transport = Lines {
         inner: AsyncRwTransport::new_server(
@@ -78,7 +78,10 @@ where
         let (session, closing) = (session.clone(), closing.clone());
         async move {
             tokio::select! {
-                () = session.cancelled() => closing.cancel(),
+                () = shutdown.cancelled() => {
+                    closing.cancel();
+                    session.cancel();
+                }
                 () = watch.eof.cancelled() => {
                     // Calls that are nearly done may answer; clients kill a server that takes two seconds.
                     tokio::time::sleep(limits::EOF_GRACE).await;

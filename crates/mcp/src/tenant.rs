@@ -24,6 +24,8 @@ pub(crate) struct Tenant {
     table: Mutex<Table>,
     /// Held while the default sandbox is made, so that calls side by side make one.
     making: tokio::sync::Mutex<()>,
+    /// Held while a job is looked for, so that calls side by side follow it once.
+    pub(crate) searching: tokio::sync::Mutex<()>,
     pub(crate) jobs: Jobs,
     pub(crate) shells: Shells,
     pub(crate) watches: Watches,
@@ -35,6 +37,7 @@ impl Tenant {
             client,
             table: Mutex::default(),
             making: tokio::sync::Mutex::default(),
+            searching: tokio::sync::Mutex::default(),
             jobs: Jobs::default(),
             shells: Shells::default(),
             watches: Watches::default(),
@@ -84,6 +87,11 @@ impl Tenant {
         });
         made.await
             .unwrap_or_else(|_| Err(ToolError::new("internal", "making the default sandbox failed")))
+    }
+
+    /// The sandbox of this id, if it is in use.
+    pub(crate) fn in_use(&self, id: &str) -> Option<Arc<Handle>> {
+        lock(&self.table).get(id)
     }
 
     fn default_in_use(&self) -> Option<Arc<Handle>> {
@@ -209,9 +217,15 @@ impl Tenant {
     }
 
     /// Starts a job, in a task of its own: a caller that gives up leaves no process that nobody knows.
-    pub(crate) async fn start_job(self: &Arc<Self>, target: Target, start: Start) -> Result<Arc<Job>, ToolError> {
+    /// `hold` is given the job there, so that what it makes of it is dropped also if the caller has gone meanwhile.
+    pub(crate) async fn start_job<T: Send + 'static>(
+        self: &Arc<Self>,
+        target: Target,
+        start: Start,
+        hold: impl FnOnce(Arc<Job>) -> T + Send + 'static,
+    ) -> Result<T, ToolError> {
         let this = Arc::clone(self);
-        let started = tokio::spawn(async move { this.jobs.start(target, start).await });
+        let started = tokio::spawn(async move { this.jobs.start(target, start).await.map(hold) });
         started
             .await
             .unwrap_or_else(|_| Err(ToolError::new("internal", "starting the command failed")))

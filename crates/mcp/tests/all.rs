@@ -3,6 +3,10 @@
 
 #[path = "all/commands.rs"]
 mod commands;
+#[path = "all/consent.rs"]
+mod consent;
+#[path = "all/elsewhere.rs"]
+mod elsewhere;
 #[path = "all/files.rs"]
 mod files;
 #[path = "all/http.rs"]
@@ -13,5 +17,7 @@ mod protocol;
 mod sandboxes;
 #[path = "all/shells.rs"]
 mod shells;
+#[path = "all/sse.rs"]
+mod sse;
 #[path = "all/stub.rs"]
 mod stub;

@@ -41,6 +41,37 @@ pub const METADATA_HEADER_PREFIX: &str = "x-metadata-";
 /// Prefix of the extended attributes that hold file metadata.
 pub const METADATA_XATTR_PREFIX: &str = "user.e2b.";
 
+/// Begins the tag of a process that is a job: whoever knows the job's id finds it, and no tag that others chose is one.
+pub const JOB_TAG_PREFIX: &str = "sandhold-job:";
+/// With `Connect`, how much of a job's standard output and error the client has: `120.7`. A daemon that keeps output
+/// sends what follows first and answers with the same header, which says where that begins.
+pub const REPLAY_HEADER: &str = "sandhold-replay";
+
+/// The tag of the job `id`.
+#[must_use]
+pub fn job_tag(id: &str) -> String {
+    format!("{JOB_TAG_PREFIX}{id}")
+}
+
+/// The id of the job with this tag; `None` if it is no job's.
+#[must_use]
+pub fn job_of_tag(tag: &str) -> Option<&str> {
+    tag.strip_prefix(JOB_TAG_PREFIX)
+}
+
+/// The text of [`REPLAY_HEADER`].
+#[must_use]
+pub fn replay(offsets: [u64; 2]) -> String {
+    format!("{}.{}", offsets[0], offsets[1])
+}
+
+/// Reads [`REPLAY_HEADER`].
+#[must_use]
+pub fn parse_replay(text: &str) -> Option<[u64; 2]> {
+    let (stdout, stderr) = text.trim().split_once('.')?;
+    Some([stdout.parse().ok()?, stderr.parse().ok()?])
+}
+
 /// The template that is used when none is named.
 pub const DEFAULT_TEMPLATE: &str = "base";
 /// The user that processes and files belong to when none is named.

@@ -170,6 +170,31 @@ fn the_last_client_of_the_old_line() {
 }
 
 #[test]
+fn the_user_is_asked_modern() {
+    run("consent.py", &["modern"], 3);
+}
+
+#[test]
+fn the_user_is_asked_legacy() {
+    run("consent.py", &["legacy"], 3);
+}
+
+#[test]
+fn the_user_is_asked_by_the_old_line() {
+    run_in("venv-v1", "consent.py", &["old"], 3);
+}
+
+#[test]
+fn the_transport_of_2024() {
+    run_in("venv-v1", "sse.py", &[], 4);
+}
+
+#[test]
+fn jobs_outlive_their_server() {
+    run("outlive.py", &[], 5);
+}
+
+#[test]
 fn e2bs_own_sdks() {
     run("e2b_sdk.py", &[], 4);
 }

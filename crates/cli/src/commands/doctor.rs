@@ -72,6 +72,19 @@ pub(crate) async fn run(args: &DoctorArgs, settings: &Settings) -> Result<ExitCo
             checks.push(Check::new("E2B settings", Ok(format!("domain {domain}, a key is set"))));
             "e2b"
         }
+        Provider::Sandhold(config) => {
+            let url = config.api_url.as_deref().unwrap_or_default();
+            let trusted = if config.authorities.is_some() {
+                ", certificates of your own"
+            } else {
+                ""
+            };
+            checks.push(Check::new(
+                "the server's settings",
+                Ok(format!("{url}, a key is set{trusted}")),
+            ));
+            "sandhold"
+        }
     };
     let tried = try_sandbox(settings).await;
     let ok = tried.is_ok();

@@ -8,7 +8,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::signals::Signals;
-use crate::{args::McpArgs, provider::Connected, settings::Settings};
+use crate::{
+    args::McpArgs,
+    provider::Connected,
+    settings::{self, Settings},
+};
 
 const TOKEN_BYTES: usize = 24;
 
@@ -19,13 +23,18 @@ pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
         HostFolder::open(path).with_context(|| format!("--allow-dir {} cannot be used", path.display()))
     };
     let folders = args.allow_dir.iter().map(open).collect::<Result<_>>()?;
-    let provider = describe(connected.local.is_some());
+    let provider = describe(&settings.provider);
+    let confirm = match &args.confirm {
+        Some(name) => settings::confirm(name).context("--confirm can be never, destructive or always")?,
+        None => settings.confirm,
+    };
     let server = Server::new(ServerConfig {
         client: connected.client.clone(),
         provider,
         selection,
         door: connected.door.clone().map(|door| door as Arc<dyn Door>),
         folders,
+        confirm,
     })?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
@@ -81,10 +90,10 @@ async fn http(
 }
 
 /// What `sandbox_info` says of where sandboxes run.
-fn describe(local: bool) -> Provider {
+fn describe(provider: &settings::Provider) -> Provider {
     let text = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect();
-    if local {
-        Provider {
+    match provider {
+        settings::Provider::Local => Provider {
             name: "local".into(),
             description: "the embedded engine on this machine; its sandboxes end with this server".into(),
             cannot: text(&[
@@ -92,13 +101,23 @@ fn describe(local: bool) -> Provider {
                 "/usr is the host's and read-only: packages install into the home folder only",
                 "pausing keeps memory and is lost when the server ends",
             ]),
-        }
-    } else {
-        Provider {
+        },
+        settings::Provider::Sandhold(_) => Provider {
+            name: "sandhold".into(),
+            description: "a Sandhold server elsewhere; sandboxes and jobs live on when this server ends".into(),
+            cannot: text(&[
+                "no network but the sandbox's own loopback",
+                "/usr is that server's and read-only: packages install into the home folder only",
+            ]),
+        },
+        settings::Provider::E2b(_) => Provider {
             name: "e2b".into(),
             description: "E2B; sandboxes live on until their timeout when this server ends".into(),
-            cannot: text(&["cpus, memory_mb and disk_mb are fixed by the template"]),
-        }
+            cannot: text(&[
+                "cpus, memory_mb and disk_mb are fixed by the template",
+                "of a job that another server started, what it printed before and an end long ago are not known",
+            ]),
+        },
     }
 }
 

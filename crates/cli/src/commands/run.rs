@@ -17,7 +17,11 @@ use super::{
     signals::Signals,
     terminal::{self, RawTerminal, Resizes},
 };
-use crate::{args::RunArgs, provider::Connected, settings::Settings};
+use crate::{
+    args::RunArgs,
+    provider::Connected,
+    settings::{Provider, Settings},
+};
 
 /// How long the sandbox lives if nothing ends it before: a command may run this long.
 const SANDBOX_LIFE: Duration = Duration::from_secs(86_400);
@@ -33,18 +37,20 @@ const INPUT_CHUNK: usize = 32 << 10;
 
 pub(crate) async fn run(args: RunArgs, settings: Settings) -> Result<ExitCode> {
     let connected = Connected::without_spares(&settings)?;
-    let done = in_sandbox(&connected, args).await;
+    let done = in_sandbox(&connected, life(&settings.provider), args).await;
     connected.shutdown().await;
     done
 }
 
-async fn in_sandbox(connected: &Connected, args: RunArgs) -> Result<ExitCode> {
+fn life(provider: &Provider) -> Duration {
+    match provider {
+        Provider::E2b(_) => SANDBOX_LIFE_E2B,
+        Provider::Local | Provider::Sandhold(_) => SANDBOX_LIFE,
+    }
+}
+
+async fn in_sandbox(connected: &Connected, life: Duration, args: RunArgs) -> Result<ExitCode> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let life = if connected.local.is_some() {
-        SANDBOX_LIFE
-    } else {
-        SANDBOX_LIFE_E2B
-    };
     let options = CreateOptions {
         timeout: Some(life),
         ..CreateOptions::default()
@@ -54,7 +60,7 @@ async fn in_sandbox(connected: &Connected, args: RunArgs) -> Result<ExitCode> {
         number = signals.next() => return Ok(by_signal(number)),
     };
     let done = command(&sandbox, args, &mut signals).await;
-    // A local sandbox ends with the engine in any case; one on E2B costs money until it is told.
+    // A local sandbox ends with the engine in any case; one elsewhere lives on until it is told.
     if let Err(error) = sandbox.kill().await {
         tracing::warn!(sandbox = sandbox.id(), %error, "the sandbox could not be ended");
     }

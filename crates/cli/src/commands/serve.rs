@@ -49,7 +49,13 @@ pub(crate) async fn run(args: ServeArgs, settings: Settings) -> Result<ExitCode>
     let gateway = local::start_gateway(&settings.local, Some(domain), true).await?;
     announce(scheme, address, files.as_ref());
     let stop = CancellationToken::new();
-    let beside = mcp::router(gateway.clone(), keys.clone(), tls.is_some(), stop.clone());
+    let beside = mcp::router(
+        gateway.clone(),
+        keys.clone(),
+        tls.is_some(),
+        settings.confirm,
+        stop.clone(),
+    );
     let app = gateway.router_with_keys(keys, beside);
     let serving = async {
         match tls {

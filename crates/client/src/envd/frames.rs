@@ -35,6 +35,8 @@ pub(crate) struct FrameStream {
     body: Body,
     pub(crate) codec: Codec,
     pub(crate) path: &'static str,
+    /// From where on the server sends what a process printed before, if it does.
+    pub(crate) replayed: Option<[u64; 2]>,
     deframer: Deframer,
     /// Since when the next piece is waited for; a reader that was away does not make the server silent.
     asked: Option<Instant>,
@@ -47,6 +49,7 @@ impl FrameStream {
             body,
             codec,
             path,
+            replayed: None,
             deframer: Deframer::default(),
             asked: None,
             ended: false,

@@ -22,6 +22,18 @@ const KEEPALIVE: HeaderName = HeaderName::from_static(names::KEEPALIVE_HEADER);
 /// [`limits::REQUEST_TIMEOUT`] as the header says it.
 const UNARY_TIMEOUT: HeaderValue = HeaderValue::from_static("60000");
 
+const REPLAY: HeaderName = HeaderName::from_static(names::REPLAY_HEADER);
+
+/// How a stream is asked for.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Streaming<'a> {
+    pub(crate) user: Option<&'a str>,
+    /// Told to the server, which acts on it.
+    pub(crate) timeout: Option<Duration>,
+    /// What the caller has of a job's output already.
+    pub(crate) has: Option<[u64; 2]>,
+}
+
 impl Codec {
     fn unary_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
@@ -94,13 +106,12 @@ impl Envd {
         Ok(request)
     }
 
-    /// One request, a stream of answers. `timeout` is told to the server, which acts on it.
+    /// One request, a stream of answers.
     pub(crate) async fn stream<Q>(
         &self,
         path: &'static str,
         message: &Q,
-        user: Option<&str>,
-        timeout: Option<Duration>,
+        how: Streaming<'_>,
     ) -> Result<FrameStream, Error>
     where
         Q: Message + Serialize,
@@ -110,14 +121,19 @@ impl Envd {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.codec.stream_type()));
         headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("1"));
         headers.insert(KEEPALIVE, HeaderValue::from(limits::KEEPALIVE_S));
-        if let Some(timeout) = timeout {
+        if let Some(has) = how.has
+            && let Ok(value) = HeaderValue::from_str(&names::replay(has))
+        {
+            headers.insert(REPLAY, value);
+        }
+        if let Some(timeout) = how.timeout {
             // A timeout of nothing would mean none at all to the server.
             headers.insert(
                 TIMEOUT,
                 HeaderValue::from(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
             );
         }
-        authorize(headers, self.user(user))?;
+        authorize(headers, self.user(how.user))?;
         let response = self.send(request, limits::REQUEST_TIMEOUT).await?;
         if !response.status().is_success() {
             return Err(self.settle(Refusal::read(response).await.of_rpc(&self.id)).await);
@@ -133,7 +149,13 @@ impl Envd {
                 "{path} was answered with {kind:?}, which is no stream of messages"
             )));
         }
-        Ok(FrameStream::new(response.into_body(), self.codec, path))
+        let replayed = response
+            .headers()
+            .get(REPLAY)
+            .and_then(|v| names::parse_replay(v.to_str().ok()?));
+        let mut stream = FrameStream::new(response.into_body(), self.codec, path);
+        stream.replayed = replayed;
+        Ok(stream)
     }
 }
 

@@ -7,7 +7,7 @@ use sandhold_wire::proto::filesystem as proto;
 use super::Files;
 use crate::{
     Error, answer,
-    envd::{Broken, Envd, FrameStream},
+    envd::{Broken, Envd, FrameStream, Streaming},
     limits,
 };
 
@@ -71,9 +71,13 @@ impl Files {
             recursive,
             ..Default::default()
         };
+        let how = Streaming {
+            user,
+            ..Streaming::default()
+        };
         let stream = self
             .envd
-            .stream("/filesystem.Filesystem/WatchDir", &message, user, None)
+            .stream("/filesystem.Filesystem/WatchDir", &message, how)
             .await?;
         let mut watch = Watch {
             envd: self.envd.clone(),

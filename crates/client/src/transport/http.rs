@@ -39,6 +39,8 @@ pub struct HttpConfig {
     pub sandbox_url: Option<String>,
     /// A proxy for everything but this machine, e.g. `http://10.0.0.1:3128`.
     pub proxy: Option<String>,
+    /// Certificates (PEM) of authorities that are trusted beside the system's.
+    pub authorities: Option<Vec<u8>>,
     /// How RPC messages are written; JSON is what the official SDKs use.
     pub codec: Codec,
 }
@@ -51,6 +53,7 @@ impl Default for HttpConfig {
             api_url: None,
             sandbox_url: None,
             proxy: None,
+            authorities: None,
             codec: Codec::Json,
         }
     }
@@ -65,6 +68,7 @@ impl std::fmt::Debug for HttpConfig {
             .field("api_url", &self.api_url)
             .field("sandbox_url", &self.sandbox_url)
             .field("proxy", &self.proxy.as_ref().map(|_| "…"))
+            .field("authorities", &self.authorities.as_ref().map(Vec::len))
             .field("codec", &self.codec)
             .finish()
     }
@@ -152,6 +156,9 @@ impl HttpTransport {
                     .map_err(|error| Error::InvalidArgument(format!("the proxy's URL is not valid: {error}")))?;
                 builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string("localhost,127.0.0.1,::1")));
             }
+            if let Some(pem) = &config.authorities {
+                builder = builder.tls_certs_merge(authorities(pem)?);
+            }
             builder.build().map_err(|error| Error::Transport {
                 what: "could not set up HTTPS".into(),
                 source: error.into(),
@@ -162,6 +169,15 @@ impl HttpTransport {
             downloads: build(true)?,
         })
     }
+}
+
+fn authorities(pem: &[u8]) -> Result<Vec<reqwest::Certificate>, Error> {
+    let refused = |why: &str| Error::InvalidArgument(format!("the certificates to trust cannot be used: {why}"));
+    let found = reqwest::Certificate::from_pem_bundle(pem).map_err(|error| refused(&error.to_string()))?;
+    if found.is_empty() {
+        return Err(refused("there is none"));
+    }
+    Ok(found)
 }
 
 impl Transport for HttpTransport {

@@ -45,6 +45,51 @@ async fn creates() {
 }
 
 #[tokio::test]
+async fn a_handle_leaves_a_sandbox_as_it_is() {
+    let detail = |token: Option<&str>| {
+        json!({"templateID": "t", "sandboxID": ID, "alias": "base", "startedAt": "2026-01-01T00:00:00Z",
+            "endAt": "2026-01-01T00:05:00Z", "cpuCount": 2, "memoryMB": 512, "envdVersion": "0.6.13", "state": "running",
+            "envdAccessToken": token})
+        .to_string()
+    };
+    let told = Stub::new(move |_, _| reply(200, detail(Some("ed_token"))));
+    let sandbox = told.http().await.handle(ID).await.unwrap();
+    assert_eq!((sandbox.id(), sandbox.template()), (ID, "base"));
+    assert_eq!(told.lines(), [format!("GET /sandboxes/{ID}")], "nothing else was asked");
+
+    let silent = Stub::new(move |seen, _| match seen.line.starts_with("GET") {
+        true => reply(200, detail(None)),
+        false => reply(200, sandbox_json(ID).to_string()),
+    });
+    silent.http().await.handle(ID).await.unwrap();
+    assert_eq!(silent.last().line, format!("POST /v2/sandboxes/{ID}/connect"));
+    assert_eq!(silent.last().json(), json!({"timeout": 1}), "which shortens no life");
+    let gone = Stub::always(404, r#"{"code":404,"message":"no"}"#);
+    assert!(matches!(
+        gone.http().await.handle(ID).await,
+        Err(Error::SandboxNotFound { .. })
+    ));
+}
+
+#[test]
+fn certificates_that_are_none_are_refused() {
+    for pem in [
+        "",
+        "nothing",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        let config = sandhold_client::HttpConfig {
+            authorities: Some(pem.into()),
+            ..sandhold_client::HttpConfig::new("k")
+        };
+        let told = sandhold_client::Client::http(config)
+            .err()
+            .map(|error| error.to_string());
+        assert!(told.is_some_and(|told| !told.is_empty()), "{pem:?}");
+    }
+}
+
+#[tokio::test]
 async fn says_nothing_that_was_not_asked_for() {
     let stub = Stub::always(201, sandbox_json(ID).to_string());
     stub.in_process().create(CreateOptions::default()).await.unwrap();

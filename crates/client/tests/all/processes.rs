@@ -275,6 +275,74 @@ async fn waiting_for_input() {
 }
 
 #[tokio::test]
+async fn jobs_of_a_daemon_that_knows_them() {
+    let stub = Stub::with_sandbox(|seen, _| match seen.line.as_str() {
+        "GET /sandhold/jobs" => reply(
+            200,
+            r#"{"jobs":[{"id":"build","pid":7,"cmd":"make","age_ms":5000,"ran_ms":3000,"stdin":false,"printed":[4,0],
+               "exit":{"exit_code":2,"exited":true,"status":"exit status 2"}}]}"#,
+        ),
+        _ => with(
+            json_stream(&[
+                json!({"start": {"pid": 7}}),
+                json!({"end": {"exitCode": 2, "exited": true, "status": "exit status 2"}}),
+            ]),
+            "sandhold-replay",
+            "3.0",
+        ),
+    });
+    let commands = sandbox(&stub.http().await).await.commands();
+    let jobs = commands.jobs().await.unwrap();
+    let job = &jobs[0];
+    assert_eq!(
+        (job.id.as_str(), job.pid, job.running, job.stdin),
+        ("build", 7, false, Some(false))
+    );
+    assert_eq!(
+        (job.age, job.ran),
+        (Some(Duration::from_secs(5)), Some(Duration::from_secs(3)))
+    );
+    assert_eq!(
+        (job.printed, job.exit.as_ref().map(|exit| exit.exit_code)),
+        (Some([4, 0]), Some(2))
+    );
+    let attached = commands.attach("build", [1, 0]).await.unwrap();
+    assert_eq!((attached.process.pid(), attached.replayed), (7, Some([3, 0])));
+    assert_eq!(stub.last().header("sandhold-replay"), Some("1.0"));
+    let asked: serde_json::Value = serde_json::from_slice(&stub.last().message()).unwrap();
+    assert_eq!(asked, json!({"process": {"tag": "sandhold-job:build"}}));
+}
+
+#[tokio::test]
+async fn jobs_of_a_daemon_that_knows_only_processes() {
+    let stub = Stub::with_sandbox(|seen, _| match seen.line.as_str() {
+        "GET /sandhold/jobs" => reply(404, "404 page not found\n"),
+        "POST /process.Process/List" => reply(
+            200,
+            r#"{"processes":[{"pid":7,"tag":"sandhold-job:build","config":{"cmd":"/bin/bash","args":["-l","-c","make"]}},
+               {"pid":8,"tag":"web","config":{"cmd":"serve"}},{"pid":9,"config":{"cmd":"ls"}}]}"#,
+        ),
+        _ => json_stream(&[json!({"start": {"pid": 7}})]),
+    });
+    let commands = sandbox(&stub.http().await).await.commands();
+    for _ in 0..2 {
+        let jobs = commands.jobs().await.unwrap();
+        assert_eq!(
+            (jobs.len(), jobs[0].id.as_str(), jobs[0].cmd.as_str()),
+            (1, "build", "make")
+        );
+        assert!(jobs[0].running && jobs[0].age.is_none() && jobs[0].printed.is_none());
+    }
+    let asked = stub
+        .lines()
+        .iter()
+        .filter(|line| line.as_str() == "GET /sandhold/jobs")
+        .count();
+    assert_eq!(asked, 1, "the second answer comes from memory");
+    assert_eq!(commands.attach("build", [0, 0]).await.unwrap().replayed, None);
+}
+
+#[tokio::test]
 async fn old_daemons_want_a_user() {
     let stub = Stub::new(|seen, _| match seen.line.as_str() {
         "POST /v2/sandboxes" => reply(

@@ -2,7 +2,7 @@
 //!
 //! Every listener has a queue of its own. The process is read only while the fullest queue has room: a slow listener holds
 //! the process up, as a full pipe would, and loses nothing. Who leaves takes the queue along. Output that nobody listens
-//! to is dropped.
+//! to is dropped, but for that of jobs: its newest part is kept for those who listen later.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use sandhold_wire::proto::process::process_event::EndEvent;
 
+use super::kept::{Budget, Kept, Offsets};
 use crate::limits::{EVENT_OVERHEAD, UNREAD_OUTPUT};
 
 /// Where output came from.
@@ -44,6 +45,7 @@ struct Inner {
     queues: Vec<Queue>,
     next_id: u64,
     reader: Option<Waker>,
+    kept: Option<Kept>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,21 @@ impl Queue {
     }
 }
 
+impl Inner {
+    /// Opens a queue and returns its id.
+    fn open(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.queues.push(Queue {
+            id,
+            items: VecDeque::new(),
+            unread: 0,
+            waker: None,
+        });
+        id
+    }
+}
+
 impl Hub {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -73,24 +90,56 @@ impl Hub {
 
     /// Opens a queue; from now on nothing is missed.
     pub(crate) fn listen(self: &Arc<Self>) -> Listener {
-        let mut inner = self.lock();
-        let id = inner.next_id;
-        inner.next_id += 1;
-        inner.queues.push(Queue {
-            id,
-            items: VecDeque::new(),
-            unread: 0,
-            waker: None,
-        });
+        let id = self.lock().open();
         Listener {
             hub: Arc::clone(self),
             id,
         }
     }
 
-    /// Whether anybody listens.
+    /// One that keeps the newest output.
+    pub(super) fn keeping(budget: Arc<Budget>) -> Self {
+        let kept = Some(Kept::new(budget));
+        Self(Mutex::new(Inner {
+            kept,
+            ..Inner::default()
+        }))
+    }
+
+    /// Opens a queue that begins with what is kept from `from` on; says where that begins. `None` where nothing is kept.
+    pub(super) fn listen_from(self: &Arc<Self>, from: Offsets) -> Option<(Offsets, Listener)> {
+        let mut inner = self.lock();
+        let (starts, items) = inner.kept.as_ref()?.since(from);
+        let id = inner.open();
+        if let Some(queue) = inner.queues.last_mut() {
+            items.into_iter().for_each(|item| queue.push(item));
+        }
+        let hub = Arc::clone(self);
+        Some((starts, Listener { hub, id }))
+    }
+
+    /// What is kept from `from` on, and where that begins.
+    pub(super) fn kept(&self, from: Offsets) -> Option<(Offsets, Vec<Item>)> {
+        self.lock().kept.as_ref().map(|kept| kept.since(from))
+    }
+
+    /// Bytes that came so far, where they are kept.
+    pub(super) fn totals(&self) -> Offsets {
+        self.lock().kept.as_ref().map(Kept::totals).unwrap_or_default()
+    }
+
+    /// Nothing will come any more. Returns how many bytes are kept.
+    pub(super) fn settle(&self) -> usize {
+        let mut inner = self.lock();
+        let Some(kept) = &mut inner.kept else { return 0 };
+        kept.settle();
+        kept.held()
+    }
+
+    /// Whether anybody listens, or what comes is kept.
     pub(crate) fn is_heard(&self) -> bool {
-        !self.lock().queues.is_empty()
+        let inner = self.lock();
+        !inner.queues.is_empty() || inner.kept.is_some()
     }
 
     /// Whether every listener has taken all that there was.
@@ -100,7 +149,11 @@ impl Hub {
 
     /// Puts output into every queue.
     pub(crate) fn data(&self, source: Source, bytes: &Bytes) {
-        for queue in &mut self.lock().queues {
+        let mut inner = self.lock();
+        if let Some(kept) = &mut inner.kept {
+            kept.push(source, bytes);
+        }
+        for queue in &mut inner.queues {
             queue.push(Item::Data(source, bytes.clone()));
         }
     }
@@ -200,6 +253,26 @@ mod tests {
         drop(slow);
         assert!(hub.poll_room(&mut context()).is_ready());
         assert!(hub.is_drained());
+    }
+
+    #[test]
+    fn a_late_listener_of_a_job_hears_what_is_kept() {
+        let hub = Arc::new(Hub::keeping(Arc::default()));
+        assert!(hub.is_heard());
+        hub.data(Source::Stdout, &Bytes::from_static(b"before"));
+        let (starts, listener) = hub.listen_from([3, 0]).unwrap();
+        hub.data(Source::Stdout, &Bytes::from_static(b" after"));
+        assert_eq!((starts, hub.totals()), ([3, 0], [12, 0]));
+        for wanted in ["ore", " after"] {
+            assert!(
+                matches!(listener.poll_next(&mut context()), Poll::Ready(Item::Data(Source::Stdout, b)) if b == wanted)
+            );
+        }
+        assert!(listener.poll_next(&mut context()).is_pending());
+        assert!(
+            Arc::new(Hub::default()).listen_from([0, 0]).is_none(),
+            "nobody keeps it"
+        );
     }
 
     #[test]

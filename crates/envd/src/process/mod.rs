@@ -4,6 +4,8 @@ pub(crate) mod awaiting;
 mod event;
 mod hub;
 mod input;
+pub(crate) mod jobs;
+mod kept;
 mod pump;
 mod service;
 mod start;

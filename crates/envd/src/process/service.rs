@@ -6,6 +6,7 @@ use connectrpc::{ConnectError, InboundStream, RequestContext, Response, ServiceR
 use futures::StreamExt;
 use http::HeaderName;
 use rustix::process::Signal;
+use sandhold_wire::names;
 use sandhold_wire::proto::process::{
     CloseStdinRequest, CloseStdinResponse, ConnectRequest, ListRequest, ListResponse, PTY, Process as Rpc, ProcessInfo,
     ProcessInput, SendInputRequest, SendInputResponse, SendSignalRequest, SendSignalResponse, Signal as WireSignal,
@@ -34,6 +35,8 @@ impl Service {
 }
 
 type Events = ServiceStream<Event>;
+
+const REPLAY_HEADER: HeaderName = HeaderName::from_static(names::REPLAY_HEADER);
 
 /// Proxies that gather an answer before they pass it on would hold a stream back.
 const NO_BUFFERING: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
@@ -65,11 +68,29 @@ impl Rpc for Service {
 
     async fn connect(&self, ctx: RequestContext, request: ServiceRequest<'_, ConnectRequest>) -> ServiceResult<Events> {
         let request = request.to_owned_message();
-        events(match self.0.processes.find(request.process.selector.as_ref())? {
+        let has = ctx
+            .headers()
+            .get(REPLAY_HEADER)
+            .and_then(|v| names::parse_replay(v.to_str().ok()?));
+        let (stream, starts) = match self.0.processes.find(request.process.selector.as_ref())? {
             Found::Running(process) => {
-                EventStream::live(process.pid, process.hub.listen(), ctx.headers(), ctx.deadline())
+                let replayed = has.and_then(|from| process.hub.listen_from(from));
+                let (starts, listener) = replayed.map_or_else(|| (None, process.hub.listen()), |(s, l)| (Some(s), l));
+                (
+                    EventStream::live(process.pid, listener, ctx.headers(), ctx.deadline()),
+                    starts,
+                )
             }
-            Found::Ended(pid, end) => EventStream::ended(pid, end),
+            Found::Ended(pid, end, hub) => {
+                let kept = has.and_then(|from| hub?.kept(from));
+                let (starts, items) = kept.map_or_else(|| (None, Vec::new()), |(s, items)| (Some(s), items));
+                (EventStream::ended(pid, items, end), starts)
+            }
+        };
+        let answer = events(stream)?;
+        Ok(match starts {
+            Some(starts) => answer.with_header(REPLAY_HEADER, names::replay(starts)),
+            None => answer,
         })
     }
 

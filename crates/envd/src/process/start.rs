@@ -13,6 +13,7 @@ use connectrpc::ConnectError;
 use futures::task::AtomicWaker;
 use rustix::process::{Gid, Uid};
 use sandhold_wire::limits::ENV_PAIRS;
+use sandhold_wire::names::job_of_tag;
 use sandhold_wire::proto::process::{PTY, ProcessConfig, StartRequest};
 
 use super::Process;
@@ -88,7 +89,11 @@ pub(crate) fn start(
     let (pid, exit) = state.reaper.spawn(&job).map_err(|error| failed(&config, &cwd, error))?;
     drop(child);
 
-    let hub = Arc::new(Hub::default());
+    let is_job = request.tag.as_deref().is_some_and(|tag| job_of_tag(tag).is_some());
+    let hub = Arc::new(match is_job {
+        true => Hub::keeping(Arc::clone(&state.processes.budget)),
+        false => Hub::default(),
+    });
     let listener = hub.listen();
     let process = Arc::new(Process {
         pid: pid.as_raw_pid().unsigned_abs(),

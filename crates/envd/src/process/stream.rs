@@ -29,7 +29,8 @@ pub(crate) struct EventStream {
 
 enum Rest {
     Live(Listener),
-    Ended(Arc<EndEvent>),
+    /// What it printed last, then its end.
+    Ended(std::vec::IntoIter<Item>, Arc<EndEvent>),
     Done,
 }
 
@@ -51,9 +52,9 @@ impl EventStream {
         Self::new(pid, Rest::Live(listener), headers, deadline)
     }
 
-    /// Tells of a process that has ended already.
-    pub(crate) fn ended(pid: u32, end: Arc<EndEvent>) -> Self {
-        Self::new(pid, Rest::Ended(end), &HeaderMap::new(), None)
+    /// Tells of a process that has ended already, and what it printed as far as that is kept.
+    pub(crate) fn ended(pid: u32, items: Vec<Item>, end: Arc<EndEvent>) -> Self {
+        Self::new(pid, Rest::Ended(items.into_iter(), end), &HeaderMap::new(), None)
     }
 
     fn new(pid: u32, rest: Rest, headers: &HeaderMap, deadline: Option<std::time::Instant>) -> Self {
@@ -78,9 +79,9 @@ impl Stream for EventStream {
         if let Some(pid) = this.pid.take() {
             return Poll::Ready(Some(Ok(Event::Start(pid))));
         }
-        let item = match &this.rest {
+        let item = match &mut this.rest {
             Rest::Live(listener) => listener.poll_next(cx),
-            Rest::Ended(end) => Poll::Ready(Item::End(Arc::clone(end))),
+            Rest::Ended(items, end) => Poll::Ready(items.next().unwrap_or_else(|| Item::End(Arc::clone(end)))),
             Rest::Done => return Poll::Ready(None),
         };
         match item {

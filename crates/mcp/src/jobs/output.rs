@@ -10,6 +10,8 @@ pub(crate) struct Output {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     total: u64,
+    /// What comes does not follow what stands in the head.
+    parted: bool,
 }
 
 /// A part of a stream.
@@ -36,7 +38,7 @@ impl Output {
     /// Adds what was printed.
     pub(crate) fn push(&mut self, mut data: &[u8]) {
         self.total += data.len() as u64;
-        if self.tail.is_empty() {
+        if self.tail.is_empty() && !self.parted {
             let room = limits::JOB_STREAM_HEAD.saturating_sub(self.head.len()).min(data.len());
             self.head.extend_from_slice(&data[..room]);
             data = &data[room..];
@@ -48,6 +50,15 @@ impl Output {
         let excess = (self.tail.len() + data.len()).saturating_sub(kept);
         self.tail.drain(..excess);
         self.tail.extend(data);
+    }
+
+    /// Notes bytes that were printed and missed. Only one gap is kept: what stood between an earlier one and this is gone.
+    pub(crate) fn skip(&mut self, bytes: u64) {
+        if bytes > 0 {
+            self.total += bytes;
+            self.tail.clear();
+            self.parted = true;
+        }
     }
 
     /// Bytes printed so far.
@@ -255,6 +266,24 @@ mod tests {
         assert_eq!(output.page(3, 100, true).text, "\u{FFFD}");
         let view = filled("€".repeat(1000).as_bytes(), 10).view(100);
         assert!(!view.text.contains('\u{FFFD}'), "{}", view.text);
+    }
+
+    #[test]
+    fn what_was_missed_is_a_gap() {
+        let mut output = filled(b"abc", 3);
+        output.skip(0);
+        output.push(b"d");
+        output.skip(10);
+        output.push(b"xyz");
+        assert_eq!((output.total(), output.lost(), output.held()), (17, 10, 7));
+        assert_eq!(all_pages(&output, 100), ("abcdxyz".to_owned(), 10));
+        output.skip(1);
+        output.push(b"!");
+        assert_eq!(all_pages(&output, 100), ("abcd!".to_owned(), 14));
+        let mut late = Output::default();
+        late.skip(5);
+        late.push(b"end");
+        assert_eq!(all_pages(&late, 2), ("end".to_owned(), 5));
     }
 
     #[test]

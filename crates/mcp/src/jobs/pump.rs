@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use sandhold_client::{CommandEvent, CommandSelector, Error, ExitStatus, Process, SignalKind};
+use sandhold_client::{AttachedJob, CommandEvent, Error, ExitStatus, Process, SignalKind};
 use tokio::time::Instant;
 
 use super::{Job, Status, spill::Spill};
@@ -26,9 +26,7 @@ enum Step {
 }
 
 /// Runs until the job has ended.
-pub(super) async fn pump(job: Arc<Job>, mut process: Process) {
-    let files = job.target.files();
-    let mut spills = ["stdout", "stderr"].map(|name| Spill::new(files.clone(), &job.id, name));
+pub(super) async fn pump(job: Arc<Job>, mut process: Process, mut spills: [Spill; 2]) {
     let deadline = job
         .timeout
         .map(|t| Instant::from_std(job.started) + t + limits::DEADLINE_GRACE);
@@ -49,7 +47,7 @@ pub(super) async fn pump(job: Arc<Job>, mut process: Process) {
     }
     job.update(|p| {
         p.kept = [spills[0].kept(), spills[1].kept()];
-        p.ended = Some(std::time::Instant::now());
+        p.ended = Some(job.ended.unwrap_or_else(std::time::Instant::now));
         p.status = status;
     });
     job.target.jobs().trim_files(job.target.id());
@@ -115,7 +113,7 @@ async fn deadline_passed(job: &Job, process: &mut Process, spills: &mut [Spill; 
         return Status::Lost("the server gave the command up before its deadline".into());
     }
     let commands = job.target.commands();
-    let kill = commands.signal(CommandSelector::Tag(job.id.clone()), SignalKind::Kill);
+    let kill = commands.signal(job.selector(), SignalKind::Kill);
     let _ = tokio::time::timeout(limits::DEADLINE_GRACE, kill).await;
     let until = Instant::now() + limits::DEADLINE_GRACE;
     while let Ok(Some(Ok(event))) = tokio::time::timeout_at(until, process.next()).await {
@@ -136,9 +134,13 @@ async fn attach(job: &Job, error: Option<Error>) -> Result<Process, Status> {
     let mut last = error.map_or_else(|| "the connection to it ended".to_owned(), |e| e.to_string());
     for wait in RETRIES {
         tokio::time::sleep(wait).await;
-        match job.target.commands().connect(job.selector()).await {
-            Ok(process) => {
-                job.update(|p| p.note = Some("The connection broke for a moment; some output may be missing.".into()));
+        let has = job.look(|p| [p.stdout.total(), p.stderr.total()]);
+        match job.target.commands().attach(&job.id, has).await {
+            Ok(AttachedJob { process, replayed }) => {
+                job.update(|p| match replayed.filter(|_| job.since == 0) {
+                    Some(from) => p.skip_to(from),
+                    None => p.note = Some("The connection broke for a moment; some output may be missing.".into()),
+                });
                 return Ok(process);
             }
             Err(Error::SandboxNotFound { .. }) => return Err(sandbox_ended(job)),

@@ -38,6 +38,8 @@ pub(crate) struct Spill {
     sent: u64,
     /// It could not be written.
     lost: bool,
+    /// Its beginning is missing: a file would not be what it seems.
+    off: bool,
     open: Option<Writing>,
     kept: Option<Kept>,
 }
@@ -50,9 +52,18 @@ impl Spill {
             path: format!("{}/{name}", folder(job)),
             sent: 0,
             lost: false,
+            off: false,
             open: None,
             kept: None,
         }
+    }
+
+    /// None for a job whose beginning is not known here; `found` is the file that another server wrote.
+    pub(crate) fn off(mut self, found: Option<Kept>) -> Self {
+        self.off = true;
+        self.sent = found.as_ref().map_or(0, |kept| kept.bytes);
+        self.kept = found;
+        self
     }
 
     /// The file, once there is one.
@@ -66,7 +77,7 @@ impl Spill {
 
     /// Whether the stream, `total` bytes long now, has to be written down.
     pub(crate) fn wants(&self, total: u64) -> bool {
-        total > budget::ANSWER as u64 && (self.open.is_some() || self.kept.is_none())
+        !self.off && total > budget::ANSWER as u64 && (self.open.is_some() || self.kept.is_none())
     }
 
     /// What was sent so far.

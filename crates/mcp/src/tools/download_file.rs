@@ -57,8 +57,16 @@ impl Tool for DownloadFile {
         call.host.allows(&p.local_path)?;
         let target = call.target(p.sandbox_id.as_deref()).await?;
         let entry = readable(&target, &p.path).await?;
-        // Where consent is asked: with `overwrite` a file of the user's own may be replaced from here on.
         let file = call.host.write(&p.local_path, overwrite)?;
+        if file.replaces() {
+            let question = format!(
+                "Replace {} of this machine with {} of sandbox {}?",
+                p.local_path,
+                entry.path,
+                target.id()
+            );
+            call.consent(question).await?;
+        }
         let size = entry.size;
         let cmd = format!("download_file {} {}", entry.path, p.local_path);
         let (files, within, local) = (target.files(), target.clone(), p.local_path.clone());

@@ -30,7 +30,7 @@ where
 {
     let mut started = target.jobs().work(target.clone(), cmd, work, text)?;
     let guard = KillOnDrop::new(call, &started.job);
-    let answer_at = call.started + limits::ANSWER_WITHIN;
+    let answer_at = call.answer_at();
     let lost = || ToolError::new("cancelled", "the work was ended by kill_job").within(target.id());
     loop {
         let next = answer_at.min(std::time::Instant::now() + limits::PROGRESS_EVERY);

@@ -64,18 +64,22 @@ impl Tool for GetJobStatus {
     async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
         let wait = limits::between("wait_s", p.wait_s.unwrap_or(0), 0, limits::WAIT_S)?;
         let cursor = Cursor::decode(p.cursor.as_deref())?;
-        let Some(job) = call.tenant.jobs.get(&p.job_id) else {
-            let job_id = budget::line(&p.job_id, limits::JOB_ID);
-            let output = Output {
-                job_id,
-                status: "not_found",
-                ..Output::default()
-            };
-            return Ok(Reply::new(output, "").failed(job_report::unknown(&p.job_id)));
+        let job = match call.tenant.job(&p.job_id).await {
+            Ok(job) => job,
+            Err(error) if error.code == "job_not_found" => {
+                let output = Output {
+                    job_id: budget::line(&p.job_id, limits::JOB_ID),
+                    status: "not_found",
+                    ..Output::default()
+                };
+                return Ok(Reply::new(output, "").failed(error));
+            }
+            Err(error) => return Err(error),
         };
         call.tenant.touch(&job.target.handle);
-        let awaiting = watch(&job, Instant::now() + Duration::from_secs(wait)).await;
-        Ok(answer(&job, cursor, awaiting))
+        let latest = call.answer_at() - limits::ANSWER_MARGIN;
+        let awaiting = watch(&job, latest.min(Instant::now() + Duration::from_secs(wait))).await;
+        Ok(answer(&job, cursor.within(job.since), awaiting))
     }
 }
 
@@ -134,6 +138,7 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>) -> Reply<Output> {
         let next = Cursor {
             stdout: out.next,
             stderr: err.next,
+            since: job.since,
         };
         let more = out.more || err.more;
         if more {

@@ -1,6 +1,6 @@
 //! A job as several tools show it.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use crate::{
     answer::{Artifact, ToolError},
@@ -90,7 +90,12 @@ pub(super) fn exit_code(status: &Status) -> Option<i32> {
 
 /// One line on how a job stands.
 pub(super) fn line(job: &Job, status: &Status) -> String {
-    let took = seconds(job.duration().as_millis());
+    stands(status, job.duration())
+}
+
+/// One line on how a job stands that ran so long.
+pub(super) fn stands(status: &Status, ran: Duration) -> String {
+    let took = seconds(ran.as_millis());
     match status {
         Status::Running => format!("running for {took}"),
         Status::Done(exit) if exit.exited => format!("exit code {} after {took}", exit.exit_code),
@@ -123,10 +128,4 @@ pub(super) fn error(job: &Job, status: &Status) -> Option<ToolError> {
 /// `0.013 s`
 pub(super) fn seconds(millis: u128) -> String {
     format!("{}.{:03} s", millis / 1000, millis % 1000)
-}
-
-/// The error for a job id that nobody knows.
-pub(super) fn unknown(id: &str) -> ToolError {
-    ToolError::new("job_not_found", format!("there is no job {:?}", budget::line(id, 80)))
-        .hint("Call list_jobs to see those there are; old jobs that ended are forgotten.")
 }

@@ -52,11 +52,7 @@ impl Tool for KillJob {
     };
 
     async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
-        let job = call
-            .tenant
-            .jobs
-            .get(&p.job_id)
-            .ok_or_else(|| job_report::unknown(&p.job_id))?;
+        let job = call.tenant.job(&p.job_id).await?;
         let was_running = job.is_running();
         if was_running {
             match p.signal {

@@ -60,7 +60,7 @@ impl Tool for RemovePath {
             Err(error) => return Err(target.error(&error)),
         };
         if entry.kind == EntryType::Dir {
-            may_remove_folder(&target, &entry.path, p.recursive.unwrap_or(false)).await?;
+            may_remove_folder(&call, &target, &entry.path, p.recursive.unwrap_or(false)).await?;
         }
         files.remove(&entry.path, None).await.map_err(|e| target.error(&e))?;
         let text = format!("removed {}", entry.path);
@@ -75,7 +75,7 @@ impl Tool for RemovePath {
     }
 }
 
-async fn may_remove_folder(target: &Target, path: &str, recursive: bool) -> Result<(), ToolError> {
+async fn may_remove_folder(call: &Call, target: &Target, path: &str, recursive: bool) -> Result<(), ToolError> {
     let files = target.files();
     let home = files.info("~", None).await.map_err(|e| target.error(&e))?.path;
     if is_kept(path, &home) {
@@ -85,19 +85,26 @@ async fn may_remove_folder(target: &Target, path: &str, recursive: bool) -> Resu
         .hint("Remove what is inside by its own path.")
         .within(target.id()));
     }
-    if !recursive {
-        let inside = match files.list(path, 1, None).await {
-            Ok(entries) if entries.is_empty() => return Ok(()),
-            Ok(entries) => format!("{path} has {} entries", entries.len()),
-            // More of them than a listing holds.
-            Err(Error::RateLimited(_)) => format!("{path} has a great many entries"),
-            Err(error) => return Err(target.error(&error)),
-        };
-        return Err(ToolError::new("not_empty", inside)
-            .hint("Set recursive to remove it with all that is in it.")
-            .within(target.id()));
+    if recursive && !call.consent.would_ask() {
+        return Ok(());
     }
-    Ok(())
+    let inside = match files.list(path, 1, None).await {
+        Ok(entries) if entries.is_empty() => return Ok(()),
+        Ok(entries) => format!("{path} has {} entries", entries.len()),
+        // More of them than a listing holds.
+        Err(Error::RateLimited(_)) => format!("{path} has a great many entries"),
+        Err(error) => return Err(target.error(&error)),
+    };
+    if recursive {
+        let question = format!(
+            "Remove the folder {path} of sandbox {} with all that is in it?",
+            target.id()
+        );
+        return call.consent(question).await;
+    }
+    Err(ToolError::new("not_empty", inside)
+        .hint("Set recursive to remove it with all that is in it.")
+        .within(target.id()))
 }
 
 /// Whether `path` is the home or a folder around it.

@@ -73,17 +73,20 @@ impl Tool for RunCommand {
         let mut start = start(p.cmd, p.cwd, p.envs, p.user)?;
         start.request.timeout = Some(timeout);
         start.request.stdin = !stdin.is_empty();
-        let answer_at = call.started + limits::ANSWER_WITHIN;
+        let answer_at = call.answer_at();
         let begin = async {
             let target = call.target(p.sandbox_id.as_deref()).await?;
-            let job = call.tenant.start_job(target.clone(), start).await?;
-            Ok((target, job))
+            let guard = call
+                .tenant
+                .start_job(target.clone(), start, KillOnDrop::hold(&call))
+                .await?;
+            Ok((target, guard))
         };
         let begun = tokio::time::timeout_at(answer_at.into(), begin).await;
-        let (target, job) = begun.unwrap_or_else(|_| {
+        let (target, guard) = begun.unwrap_or_else(|_| {
             Err(ToolError::new("timeout", "the sandbox did not start the command in time").hint("Try again."))
         })?;
-        let guard = KillOnDrop::new(&call, &job);
+        let job = Arc::clone(guard.job());
         if !stdin.is_empty() {
             feed(&job, stdin.as_bytes()).await;
         }
@@ -156,6 +159,7 @@ fn answer(job: &Job, target: &Target) -> Reply<Output> {
             Cursor {
                 stdout: p.stdout.total(),
                 stderr: p.stderr.total(),
+                since: job.since,
             },
         )
     });
@@ -199,31 +203,44 @@ fn answer(job: &Job, target: &Target) -> Reply<Output> {
 
 /// Kills the command of a call that is cancelled: its future is dropped then.
 pub(super) struct KillOnDrop {
-    job: Option<Arc<Job>>,
+    job: Arc<Job>,
+    armed: bool,
     closing: CancellationToken,
 }
 
 impl KillOnDrop {
-    /// Guards the command of a call.
+    /// Guards the work of a call.
     pub(super) fn new(call: &Call, job: &Arc<Job>) -> Self {
-        Self {
-            job: Some(Arc::clone(job)),
-            closing: call.closing.clone(),
+        Self::hold(call)(Arc::clone(job))
+    }
+
+    /// Guards a command from the moment it runs: for `Tenant::start_job`.
+    pub(super) fn hold(call: &Call) -> impl FnOnce(Arc<Job>) -> Self + Send + 'static {
+        let closing = call.closing.clone();
+        move |job| Self {
+            job,
+            armed: true,
+            closing,
         }
+    }
+
+    pub(super) fn job(&self) -> &Arc<Job> {
+        &self.job
     }
 
     /// The command may go on.
     pub(super) fn disarm(mut self) {
-        self.job = None;
+        self.armed = false;
     }
 }
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // A server that ends leaves what runs to whoever owns the sandbox.
-        let Some(job) = self.job.take().filter(|_| !self.closing.is_cancelled()) else {
+        if !self.armed || self.closing.is_cancelled() {
             return;
-        };
+        }
+        let job = Arc::clone(&self.job);
         tokio::spawn(async move {
             if let Err(error) = job.signal(SignalKind::Kill).await {
                 tracing::warn!(job = job.id, %error, "a cancelled command was not killed");

@@ -53,7 +53,7 @@ impl Tool for RunCommandBg {
         start.job_id = p.job_id;
         start.request.stdin = true;
         let target = call.target(p.sandbox_id.as_deref()).await?;
-        let job = call.tenant.start_job(target.clone(), start).await?;
+        let job = call.tenant.start_job(target.clone(), start, |job| job).await?;
         let text = format!("job {} runs (pid {}); read it with get_job_status", job.id, job.pid());
         Ok(Reply::new(
             Output {

@@ -152,7 +152,7 @@ impl Tool for RunInAllSandboxes {
 
 /// Runs the code in one sandbox; whatever goes wrong is this one's result.
 async fn one(call: &Call, id: String, language: Language, code: &str, timeout: Duration, max: usize) -> Row {
-    let answer_at = call.started + limits::ANSWER_WITHIN;
+    let answer_at = call.answer_at();
     let begin = async {
         let target = call.target(Some(&id)).await?;
         let mut request = CommandRequest::shell(language.command());
@@ -164,10 +164,10 @@ async fn one(call: &Call, id: String, language: Language, code: &str, timeout: D
             cmd: format!("{} # run_in_all_sandboxes", language.command()),
             port: None,
         };
-        call.tenant.start_job(target, start).await
+        call.tenant.start_job(target, start, KillOnDrop::hold(call)).await
     };
-    let job = match tokio::time::timeout_at(answer_at.into(), begin).await {
-        Ok(Ok(job)) => job,
+    let guard = match tokio::time::timeout_at(answer_at.into(), begin).await {
+        Ok(Ok(guard)) => guard,
         Ok(Err(error)) => return Row::failed(id, "error", error.text()),
         Err(_) => {
             let waited = limits::ANSWER_WITHIN.as_secs();
@@ -178,7 +178,7 @@ async fn one(call: &Call, id: String, language: Language, code: &str, timeout: D
             );
         }
     };
-    let guard = KillOnDrop::new(call, &job);
+    let job = std::sync::Arc::clone(guard.job());
     let work = async {
         feed(&job, code.as_bytes()).await;
         job.ended_by(answer_at).await;

@@ -41,11 +41,7 @@ impl Tool for SendStdin {
 
     async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
         limits::at_most("data", p.data.len(), limits::STDIN)?;
-        let job = call
-            .tenant
-            .jobs
-            .get(&p.job_id)
-            .ok_or_else(|| job_report::unknown(&p.job_id))?;
+        let job = call.tenant.job(&p.job_id).await?;
         let id = job.target.id();
         if !job.is_running() {
             let status = job.look(|p| p.status.clone());

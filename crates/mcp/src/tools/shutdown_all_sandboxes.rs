@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     answer::{Reply, ToolError},
+    budget,
     call::Call,
     registry::{Hints, Spec, Tool, Toolset},
 };
@@ -43,6 +44,15 @@ impl Tool for ShutdownAllSandboxes {
     };
 
     async fn run(call: Call, _: Params) -> Result<Reply<Output>, ToolError> {
+        let made = call.tenant.made();
+        if !made.is_empty() {
+            let ids = budget::line(&made.join(", "), budget::LINE);
+            call.consent(format!(
+                "End all {} sandboxes, with the files in them ({ids})?",
+                made.len()
+            ))
+            .await?;
+        }
         let end = |id: String| {
             let tenant = &call.tenant;
             async move {
@@ -58,7 +68,7 @@ impl Tool for ShutdownAllSandboxes {
                 }
             }
         };
-        let results = join_all(call.tenant.made().into_iter().map(end)).await;
+        let results = join_all(made.into_iter().map(end)).await;
         let failed = results.iter().filter(|r| r.status == "failed").count();
         let lines: Vec<String> = results
             .iter()

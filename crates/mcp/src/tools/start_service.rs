@@ -95,18 +95,21 @@ impl Tool for StartService {
         };
         let mut start = start(p.cmd, p.cwd, p.envs, None)?;
         start.port = Some(port);
-        let due = call.started + limits::ANSWER_WITHIN - limits::READY_REPORT;
+        let due = call.answer_at() - limits::READY_REPORT;
         let begin = async {
             let target = call.target(p.sandbox_id.as_deref()).await?;
             refuse_taken(&target, port).await?;
-            let job = call.tenant.start_job(target.clone(), start).await?;
-            Ok((target, job))
+            let guard = call
+                .tenant
+                .start_job(target.clone(), start, KillOnDrop::hold(&call))
+                .await?;
+            Ok((target, guard))
         };
         let begun = tokio::time::timeout_at(due.into(), begin).await;
-        let (target, job) = begun.unwrap_or_else(|_| {
+        let (target, guard) = begun.unwrap_or_else(|_| {
             Err(ToolError::new("timeout", "the sandbox did not start the command in time").hint("Try again."))
         })?;
-        let guard = KillOnDrop::new(&call, &job);
+        let job = std::sync::Arc::clone(guard.job());
         let query = Query {
             port,
             path: p.ready_path,

@@ -94,6 +94,31 @@ async fn a_cancelled_call_kills_its_command() {
     session.close().await;
 }
 
+#[tokio::test]
+async fn a_client_that_stops_waiting_loses_nothing() {
+    let session = Session::open().await;
+    session.good("run_command", json!({"cmd": "out x"})).await;
+    let arguments = json!({"cmd": "hang"}).as_object().unwrap().clone();
+    let request = CallToolRequest::new(CallToolRequestParams::new("run_command").with_arguments(arguments));
+    // The client of rmcp cancels with its reason when its time is over, as those of other SDKs do.
+    let options = PeerRequestOptions::with_timeout(Duration::from_millis(300));
+    let handle = session
+        .client
+        .peer()
+        .send_cancellable_request(ClientRequest::CallToolRequest(request), options)
+        .await
+        .unwrap();
+    assert!(handle.await_response().await.is_err());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let job = job_of(&session.good("list_jobs", json!({})).await, "hang");
+    assert_eq!(
+        session.good("get_job_status", json!({"job_id": job})).await["status"],
+        "running"
+    );
+    assert!(session.world.lock().unwrap().signals.is_empty());
+    session.close().await;
+}
+
 fn job_of(jobs: &Value, cmd: &str) -> String {
     let all = jobs["jobs"].as_array().unwrap();
     all.iter().find(|j| j["cmd"] == cmd).unwrap()["job_id"]

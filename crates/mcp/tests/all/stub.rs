@@ -20,7 +20,7 @@ use rmcp::{
     service::RunningService,
 };
 use sandhold_client::{Client, HttpConfig};
-use sandhold_mcp::{Provider, Selection, Server, ServerConfig, serve_io};
+use sandhold_mcp::{Confirm, Provider, Selection, Server, ServerConfig, serve_io};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,12 @@ pub(crate) struct World {
     pub(crate) stdin: BTreeMap<String, Vec<u8>>,
     /// What watches of a folder tell, one after the other, each a script.
     pub(crate) watches: Vec<String>,
+    /// What the daemon says runs.
+    pub(crate) processes: Vec<Value>,
+    /// What a daemon of Sandhold's says of jobs; E2B's does not know the question.
+    pub(crate) jobs: Option<Vec<Value>>,
+    /// Where the replay of a daemon of Sandhold's begins.
+    pub(crate) replays_from: Option<&'static str>,
     killed: BTreeSet<String>,
 }
 
@@ -157,8 +163,6 @@ async fn daemon(
             .next()
             .unwrap_or_default()
     };
-    let refused =
-        |status: u16, code: &str, message: &str| reply(status, json!({"code": code, "message": message}).to_string());
     match (method.as_str(), path) {
         ("GET", "/health") => reply(204, ""),
         ("GET", "/files") => match world.lock().unwrap().files.get(&argument("path")) {
@@ -193,7 +197,7 @@ async fn daemon(
                         json!({"entry": {"name": path, "path": whole, "type": kind}}).to_string(),
                     )
                 }
-                None => refused(404, "not_found", "no such file"),
+                None => reply(404, json!({"code": "not_found", "message": "no such file"}).to_string()),
             }
         }
         ("POST", "/process.Process/Start") => {
@@ -202,7 +206,7 @@ async fn daemon(
             // A shell in a terminal has no place for a script but its environment.
             let script = process["args"][2].as_str().or(process["envs"]["SCRIPT"].as_str());
             let script = script.unwrap().to_owned();
-            let tag = message["tag"].as_str().unwrap_or_default().to_owned();
+            let tag = message["tag"].as_str().map(job).unwrap_or_default();
             let deadline = headers
                 .get("connect-timeout-ms")
                 .and_then(|v| v.to_str().ok()?.parse().ok());
@@ -210,12 +214,17 @@ async fn daemon(
         }
         ("POST", "/process.Process/Connect") => {
             let message: Value = serde_json::from_slice(&body[5..]).unwrap();
-            let tag = message["process"]["tag"].as_str().unwrap().to_owned();
-            stream(world, "out again; exit 7".into(), tag, None)
+            let tag = message["process"]["tag"].as_str().map(job).unwrap();
+            let from = world.lock().unwrap().replays_from;
+            let mut response = stream(world, "out again; exit 7".into(), tag, None);
+            if let (Some(from), true) = (from, headers.contains_key("sandhold-replay")) {
+                response.headers_mut().insert("sandhold-replay", from.parse().unwrap());
+            }
+            response
         }
         ("POST", "/process.Process/SendSignal") => {
             let message: Value = serde_json::from_slice(&body).unwrap();
-            let tag = message["process"]["tag"].as_str().unwrap().to_owned();
+            let tag = message["process"]["tag"].as_str().map(job).unwrap();
             let mut w = world.lock().unwrap();
             w.signals.push(format!("{tag} {}", message["signal"].as_str().unwrap()));
             w.killed.insert(tag);
@@ -223,7 +232,7 @@ async fn daemon(
         }
         ("POST", "/process.Process/SendInput") => {
             let message: Value = serde_json::from_slice(&body).unwrap();
-            let tag = message["process"]["tag"].as_str().unwrap().to_owned();
+            let tag = message["process"]["tag"].as_str().map(job).unwrap();
             let input = &message["input"];
             let input = input["stdin"].as_str().or(input["pty"].as_str()).unwrap();
             let data = STANDARD.decode(input).unwrap();
@@ -241,8 +250,23 @@ async fn daemon(
             drop(w);
             watch(world, &script)
         }
-        _ => refused(404, "unimplemented", "unknown"),
+        // It has no /proc to look into.
+        ("POST", "/sandhold/kill") => reply(501, json!({"code": "unimplemented", "message": "unknown"}).to_string()),
+        ("POST", "/process.Process/List") => {
+            let processes = Value::from(world.lock().unwrap().processes.clone());
+            reply(200, json!({"processes": processes}).to_string())
+        }
+        ("GET", "/sandhold/jobs") if world.lock().unwrap().jobs.is_some() => {
+            let jobs = world.lock().unwrap().jobs.clone().unwrap();
+            reply(200, json!({"jobs": jobs}).to_string())
+        }
+        _ => reply(404, "404 page not found"),
     }
+}
+
+/// The id of the job with this tag; other tags stand for themselves.
+fn job(tag: &str) -> String {
+    tag.strip_prefix("sandhold-job:").unwrap_or(tag).to_owned()
 }
 
 fn frame(flags: u8, message: &Value) -> Bytes {
@@ -360,6 +384,11 @@ pub(crate) struct Session {
 }
 
 pub(crate) async fn server() -> (Shared, Server) {
+    server_that(Confirm::default()).await
+}
+
+/// A server that asks its users as `confirm` says.
+pub(crate) async fn server_that(confirm: Confirm) -> (Shared, Server) {
     let (world, client) = control_plane().await;
     let provider = Provider {
         name: "stub".into(),
@@ -375,6 +404,7 @@ pub(crate) async fn server() -> (Shared, Server) {
         },
         door: None,
         folders: Vec::new(),
+        confirm,
     };
     (world, Server::new(config).unwrap())
 }

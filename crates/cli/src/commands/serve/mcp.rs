@@ -15,7 +15,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use sandhold_client::Client;
 use sandhold_gateway::{Gateway, Keys, Owner};
-use sandhold_mcp::{ConfigError, Provider, Selection, Server, ServerConfig};
+use sandhold_mcp::{ConfigError, Confirm, Provider, Selection, Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -26,21 +26,31 @@ struct Endpoint {
     servers: Mutex<HashMap<Owner, Router>>,
     /// Whether this server, and with it the sandboxes' host names, is reached over TLS.
     tls: bool,
+    confirm: Confirm,
     stop: CancellationToken,
 }
 
 /// The routes. Their streams end when `stop` is cancelled.
-pub(super) fn router(gateway: Gateway, keys: Arc<Keys>, tls: bool, stop: CancellationToken) -> Router {
+pub(super) fn router(
+    gateway: Gateway,
+    keys: Arc<Keys>,
+    tls: bool,
+    confirm: Confirm,
+    stop: CancellationToken,
+) -> Router {
     let endpoint = Arc::new(Endpoint {
         gateway,
         keys,
         servers: Mutex::default(),
         tls,
+        confirm,
         stop,
     });
     Router::new()
         .route("/mcp", any(serve))
         .route("/mcp/{*rest}", any(serve))
+        .route("/sse", any(serve))
+        .route("/messages", any(serve))
         .with_state(endpoint)
 }
 
@@ -92,6 +102,7 @@ impl Endpoint {
             selection: Selection::default(),
             door: None,
             folders: Vec::new(),
+            confirm: self.confirm,
         })?;
         let router = sandhold_mcp::http_router(server, &self.stop);
         servers.insert(owner, router.clone());
