@@ -6,6 +6,7 @@ usage: consent.py modern|legacy|old
 import contextlib
 import sys
 import tempfile
+from pathlib import Path
 
 from kit import BIN, call, check, client, equal, main, run, server_env
 
@@ -101,6 +102,27 @@ async def says(era: str) -> None:
             check("ending all sandboxes asks", len(person.asked) == 2 and told["results"][0]["sandbox_id"] in person.asked[1], person.asked)
 
 
+async def downloads(era: str) -> None:
+    """A file of the user's own machine that would be replaced."""
+    with tempfile.TemporaryDirectory() as folder:
+        mine = Path(folder, "mine.txt")
+        for person, wanted in ((Person("decline"), "mine"), (Person("accept"), "theirs")):
+            mine.write_text("mine")
+            async with connected(era, "--allow-dir", folder, person=person) as to:
+                await answer(to, "write_file", {"path": "theirs.txt", "content": "theirs"})
+                new = {"path": "theirs.txt", "local_path": str(Path(folder, f"new-{person.action}.txt"))}
+                told = await answer(to, "download_file", new)
+                equal(f"{person.action}: a new file is no question", (code(told), person.asked), (None, []))
+                told = await answer(to, "download_file", {"path": "theirs.txt", "local_path": str(mine)})
+                equal(f"{person.action}: without overwrite it is refused at once", (code(told), person.asked), ("already_exists", []))
+                told = await answer(to, "download_file", {"path": "theirs.txt", "local_path": str(mine), "overwrite": True})
+                equal(f"{person.action}: with it the user is asked", (code(told), len(person.asked)), (None if wanted == "theirs" else "declined", 1))
+                check(f"{person.action}: by the name of the file", str(mine) in person.asked[0], person.asked)
+                equal(f"{person.action}: the file", mine.read_text(), wanted)
+                left = {path.name for path in Path(folder).iterdir()} - {"mine.txt", "new-decline.txt", "new-accept.txt"}
+                equal(f"{person.action}: nothing else is left there", left, set())
+
+
 async def policies(era: str) -> None:
     """The three policies, with a client that can ask and with one that cannot."""
     for policy, can_ask, wanted, asked in (
@@ -125,6 +147,7 @@ async def policies(era: str) -> None:
 
 async def scenario(era: str) -> None:
     await says(era)
+    await downloads(era)
     await policies(era)
 
 
