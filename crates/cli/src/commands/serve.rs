@@ -49,13 +49,11 @@ pub(crate) async fn run(args: ServeArgs, settings: Settings) -> Result<ExitCode>
     let gateway = local::start_gateway(&settings.local, Some(domain), true).await?;
     announce(scheme, address, files.as_ref());
     let stop = CancellationToken::new();
-    let beside = mcp::router(
-        gateway.clone(),
-        keys.clone(),
-        tls.is_some(),
-        settings.confirm,
-        stop.clone(),
-    );
+    let policy = mcp::Policy {
+        tls: tls.is_some(),
+        confirm: settings.confirm,
+    };
+    let beside = mcp::router(gateway.clone(), keys.clone(), policy, stop.clone());
     let app = gateway.router_with_keys(keys, beside);
     let serving = async {
         match tls {

@@ -250,8 +250,6 @@ async fn daemon(
             drop(w);
             watch(world, &script)
         }
-        // It has no /proc to look into.
-        ("POST", "/sandhold/kill") => reply(501, json!({"code": "unimplemented", "message": "unknown"}).to_string()),
         ("POST", "/process.Process/List") => {
             let processes = Value::from(world.lock().unwrap().processes.clone());
             reply(200, json!({"processes": processes}).to_string())
@@ -260,7 +258,8 @@ async fn daemon(
             let jobs = world.lock().unwrap().jobs.clone().unwrap();
             reply(200, json!({"jobs": jobs}).to_string())
         }
-        _ => reply(404, "404 page not found"),
+        ("GET", "/sandhold/jobs") => reply(404, "404 page not found"),
+        _ => reply(404, json!({"code": "unimplemented", "message": "unknown"}).to_string()),
     }
 }
 

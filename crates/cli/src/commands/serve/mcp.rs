@@ -19,31 +19,31 @@ use sandhold_mcp::{ConfigError, Confirm, Provider, Selection, Server, ServerConf
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+/// What holds for all of them.
+#[derive(Clone, Copy)]
+pub(super) struct Policy {
+    /// Whether this server, and with it the sandboxes' host names, is reached over TLS.
+    pub(super) tls: bool,
+    /// When users are asked before something is destroyed.
+    pub(super) confirm: Confirm,
+}
+
 /// One MCP server for each key that came by.
 struct Endpoint {
     gateway: Gateway,
     keys: Arc<Keys>,
     servers: Mutex<HashMap<Owner, Router>>,
-    /// Whether this server, and with it the sandboxes' host names, is reached over TLS.
-    tls: bool,
-    confirm: Confirm,
+    policy: Policy,
     stop: CancellationToken,
 }
 
 /// The routes. Their streams end when `stop` is cancelled.
-pub(super) fn router(
-    gateway: Gateway,
-    keys: Arc<Keys>,
-    tls: bool,
-    confirm: Confirm,
-    stop: CancellationToken,
-) -> Router {
+pub(super) fn router(gateway: Gateway, keys: Arc<Keys>, policy: Policy, stop: CancellationToken) -> Router {
     let endpoint = Arc::new(Endpoint {
         gateway,
         keys,
         servers: Mutex::default(),
-        tls,
-        confirm,
+        policy,
         stop,
     });
     Router::new()
@@ -94,7 +94,7 @@ impl Endpoint {
             gateway.clone().oneshot(request.map(Body::new))
         });
         let server = Server::new(ServerConfig {
-            client: match self.tls {
+            client: match self.policy.tls {
                 true => Client::in_process_behind_tls(service),
                 false => Client::in_process(service),
             },
@@ -102,7 +102,7 @@ impl Endpoint {
             selection: Selection::default(),
             door: None,
             folders: Vec::new(),
-            confirm: self.confirm,
+            confirm: self.policy.confirm,
         })?;
         let router = sandhold_mcp::http_router(server, &self.stop);
         servers.insert(owner, router.clone());
