@@ -338,7 +338,7 @@ async def limits(connected) -> None:
         if lost.get("status") != "running" or time.monotonic() > end:
             break
     equal("a sandbox that ended: so has its shell", lost.get("status"), "lost")
-    check("a sandbox that ended: that is said", "has ended" in lost["_text"], lost["_text"])
+    check("a sandbox that ended: that is said", "ended" in lost["_text"], lost["_text"])
     refused = await call(connected, "send_keys", {"keys": ["enter"]})
     equal("a sandbox that ended: typing is refused", (refused.get("error") or {}).get("code"), "shell_ended")
 

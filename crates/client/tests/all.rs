@@ -19,3 +19,5 @@ mod services;
 mod streams;
 #[path = "all/stub.rs"]
 mod stub;
+#[path = "all/watch.rs"]
+mod watch;

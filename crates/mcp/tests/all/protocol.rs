@@ -225,6 +225,7 @@ async fn the_stateless_revision_needs_no_initialize() {
         (&tools["result"]["cacheScope"], &tools["result"]["ttlMs"]),
         (&json!("public"), &json!(300_000))
     );
+    // All toolsets are on.
     assert!(
         tools.to_string().len() <= 48_000,
         "the list is {} bytes",

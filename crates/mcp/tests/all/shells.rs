@@ -172,7 +172,10 @@ async fn the_watches_of_a_sandbox_end_with_it() {
 #[tokio::test]
 async fn files_are_not_watched() {
     let session = Session::open().await;
-    let refused = session.bad("watch_dir", json!({"path": "a.txt"})).await;
-    assert_eq!(refused["error"]["code"], "invalid_argument");
+    session.world.lock().unwrap().files.insert("a.txt".into(), Vec::new());
+    for (path, code) in [("a.txt", "invalid_argument"), ("b.txt", "not_found")] {
+        let refused = session.bad("watch_dir", json!({"path": path})).await;
+        assert_eq!(refused["error"]["code"], code);
+    }
     session.close().await;
 }

@@ -184,18 +184,9 @@ async fn daemon(
                     let entry = json!({"name": path, "path": path, "type": "FILE_TYPE_FILE", "size": size});
                     reply(200, json!({ "entry": entry }).to_string())
                 }
-                // What was not written is a folder below the home, or a file by its name.
-                None if !path.starts_with('/') => {
-                    let kind = if path.ends_with(".txt") {
-                        "FILE_TYPE_FILE"
-                    } else {
-                        "FILE_TYPE_DIRECTORY"
-                    };
-                    let whole = format!("/home/user/{path}");
-                    reply(
-                        200,
-                        json!({"entry": {"name": path, "path": whole, "type": kind}}).to_string(),
-                    )
+                None if path == "w" => {
+                    let entry = json!({"name": "w", "path": "/home/user/w", "type": "FILE_TYPE_DIRECTORY"});
+                    reply(200, json!({ "entry": entry }).to_string())
                 }
                 None => reply(404, json!({"code": "not_found", "message": "no such file"}).to_string()),
             }
