@@ -3,6 +3,7 @@
 mod emulator;
 pub(crate) mod keys;
 mod pump;
+mod seen;
 mod text;
 
 use std::{
