@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal as Sent, pidfd_open, pidfd_send_signal};
 use sandhold_wire::limits::KILL_WAIT_MS;
@@ -50,6 +51,11 @@ async fn kill(request: KillRequest) -> Result<bool, HttpError> {
         ),
     };
     let process = pidfd_open(id, PidfdFlags::NONBLOCK).map_err(failed)?;
+    // One that has ended takes signals until its parent has looked.
+    let mut now = [PollFd::new(&process, PollFlags::IN)];
+    if poll(&mut now, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+        return Err(unknown());
+    }
     pidfd_send_signal(&process, sent(signal)).map_err(failed)?;
     if !signal.ends() {
         return Ok(false);
@@ -100,6 +106,8 @@ mod tests {
         assert_eq!(kill(asked(child.id(), Signal::Stop)).await, Ok(false));
         assert_eq!(kill(asked(child.id(), Signal::Cont)).await, Ok(false));
         assert_eq!(kill(asked(child.id(), Signal::Term)).await, Ok(true));
+        let zombie = kill(asked(child.id(), Signal::Term)).await.unwrap_err();
+        assert_eq!(zombie.status, StatusCode::NOT_FOUND);
         child.wait().unwrap();
         let error = kill(asked(child.id(), Signal::Term)).await.unwrap_err();
         assert_eq!(error.status, StatusCode::NOT_FOUND);

@@ -40,14 +40,17 @@ exit 0";
 
 /// Sends the signal `$2` to the process `$1` and looks `$3` times, a tenth of a second apart, whether it has ended.
 const KILL: &str = r#"pid=$1 signal=$2 looks=$3
-[ -d "/proc/$pid" ] || exit 44
+state() {
+  state=
+  while read -r name value rest; do [ "$name" = State: ] && state=$value; done 2>/dev/null < "/proc/$pid/status"
+  case $state in ''|Z|X) return 1 ;; esac
+}
+state || exit 44
 program=$(readlink "/proc/$pid/exe" 2>/dev/null)
 case $pid,$program in 1,*|*/envd) exit 46 ;; esac
 kill -s "$signal" "$pid" || exit 45
 while [ "$looks" -gt 0 ]; do
-  state=
-  while read -r name value rest; do [ "$name" = State: ] && state=$value; done 2>/dev/null < "/proc/$pid/status"
-  case $state in ''|Z|X) exit 0 ;; esac
+  state || exit 0
   sleep 0.1
   looks=$((looks - 1))
 done
@@ -271,6 +274,8 @@ mod tests {
         assert_eq!(script(KILL, &[&pid, "STOP", "0"]).status.code(), Some(REMAINS));
         assert_eq!(script(KILL, &[&pid, "CONT", "0"]).status.code(), Some(REMAINS));
         assert_eq!(script(KILL, &[&pid, "TERM", "50"]).status.code(), Some(0));
+        let zombie = script(KILL, &[&pid, "TERM", "1"]);
+        assert_eq!(zombie.status.code(), Some(ABSENT));
         child.wait().unwrap();
         assert_eq!(script(KILL, &[&pid, "TERM", "1"]).status.code(), Some(ABSENT));
         assert_eq!(script(KILL, &["1", "TERM", "1"]).status.code(), Some(DAEMON));
