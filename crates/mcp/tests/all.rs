@@ -15,6 +15,8 @@ mod http;
 mod protocol;
 #[path = "all/sandboxes.rs"]
 mod sandboxes;
+#[path = "all/services.rs"]
+mod services;
 #[path = "all/shells.rs"]
 mod shells;
 #[path = "all/sse.rs"]

@@ -20,7 +20,7 @@ use rmcp::{
     service::RunningService,
 };
 use sandhold_client::{Client, HttpConfig};
-use sandhold_mcp::{Confirm, Provider, Selection, Server, ServerConfig, serve_io};
+use sandhold_mcp::{Confirm, Door, Provider, Selection, Server, ServerConfig, serve_io};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,10 @@ pub(crate) struct World {
     pub(crate) jobs: Option<Vec<Value>>,
     /// Where the replay of a daemon of Sandhold's begins.
     pub(crate) replays_from: Option<&'static str>,
+    /// What listens in every sandbox.
+    pub(crate) listening: Value,
+    /// The answer to who waits for a server; without one they wait.
+    pub(crate) ready: Option<Value>,
     killed: BTreeSet<String>,
 }
 
@@ -241,6 +245,19 @@ async fn daemon(
             drop(w);
             watch(world, &script)
         }
+        ("POST", "/filesystem.Filesystem/ListDir") => reply(200, "{}"),
+        ("GET", "/sandhold/ports") => {
+            let listening = world.lock().unwrap().listening.clone();
+            let listening = if listening.is_null() { json!([]) } else { listening };
+            reply(200, json!({ "listening": listening }).to_string())
+        }
+        ("POST", "/sandhold/ready") => {
+            let ready = world.lock().unwrap().ready.clone();
+            match ready {
+                Some(ready) => reply(200, ready.to_string()),
+                None => std::future::pending().await,
+            }
+        }
         ("POST", "/process.Process/List") => {
             let processes = Value::from(world.lock().unwrap().processes.clone());
             reply(200, json!({"processes": processes}).to_string())
@@ -379,6 +396,10 @@ pub(crate) async fn server() -> (Shared, Server) {
 
 /// A server that asks its users as `confirm` says.
 pub(crate) async fn server_that(confirm: Confirm) -> (Shared, Server) {
+    server_with(None, confirm).await
+}
+
+async fn server_with(door: Option<Arc<dyn Door>>, confirm: Confirm) -> (Shared, Server) {
     let (world, client) = control_plane().await;
     let provider = Provider {
         name: "stub".into(),
@@ -392,7 +413,7 @@ pub(crate) async fn server_that(confirm: Confirm) -> (Shared, Server) {
             toolsets: Some(vec!["all".into()]),
             ..Selection::default()
         },
-        door: None,
+        door,
         folders: Vec::new(),
         confirm,
     };
@@ -401,7 +422,12 @@ pub(crate) async fn server_that(confirm: Confirm) -> (Shared, Server) {
 
 impl Session {
     pub(crate) async fn open() -> Self {
-        let (world, server) = server().await;
+        Self::open_with(None).await
+    }
+
+    /// The same behind a listener that has to be opened.
+    pub(crate) async fn open_with(door: Option<Arc<dyn Door>>) -> Self {
+        let (world, server) = server_with(door, Confirm::default()).await;
         let (near, far) = tokio::io::duplex(64 << 10);
         let (reader, writer) = tokio::io::split(far);
         let under_test = server.clone();
