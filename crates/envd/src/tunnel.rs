@@ -76,7 +76,10 @@ pub(crate) async fn dial(port: u16) -> io::Result<TcpStream> {
 /// Connects to an address, but never to itself: where nobody listens on a port of the range that the kernel takes sender's
 /// ports from, it may take that very port, and the socket meets itself.
 pub(crate) async fn connect(to: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(to).await?;
+    unless_itself(TcpStream::connect(to).await?, to)
+}
+
+fn unless_itself(stream: TcpStream, to: SocketAddr) -> io::Result<TcpStream> {
     if stream.local_addr()? == to {
         // Nor must the port stay taken for a while after.
         stream.set_zero_linger()?;
@@ -89,4 +92,25 @@ async fn copy(client: Upgraded, mut target: TcpStream) -> io::Result<()> {
     let mut client = TokioIo::new(client);
     tokio::io::copy_bidirectional_with_sizes(&mut client, &mut target, TUNNEL_BUFFER, TUNNEL_BUFFER).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_met_itself_is_no_connection() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let own = socket.local_addr().unwrap();
+        let itself = socket.connect(own).await.unwrap();
+        let error = unless_itself(itself, own).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        // The port is free at once, for the server that was waited for.
+        let server = TcpListener::bind(own).await.unwrap();
+        let other = connect(own).await.unwrap();
+        assert_eq!(other.peer_addr().unwrap(), server.local_addr().unwrap());
+    }
 }
