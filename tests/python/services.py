@@ -219,6 +219,14 @@ async def failures(tools: Tools) -> None:
     await tools.bad("wait_for_service_ready", {"port": 8157, "timeout_s": 41}, "timeout_s is 41")
 
 
+async def no_public_traffic(tools: Tools) -> None:
+    closed = await tools.good("create_sandbox", network={"allow_public_traffic": False})
+    told = await tools.good("get_public_url", port=8170, sandbox_id=closed["sandbox_id"])
+    check("a sandbox without public traffic: the URL comes with that", "No browser can open it" in told["_text"], told["_text"])
+    equal("and is refused", fetch(told["url"] + "/")[0], 403)
+    await tools.good("shutdown_sandbox", sandbox_id=closed["sandbox_id"])
+
+
 async def patience(tools: Tools) -> None:
     """A server that needs longer than an answer may take goes on as a job."""
     late = await tools.good("start_service", cmd="sleep 50; exec python3 -m http.server 8160 --bind 127.0.0.1", port=8160, ready_timeout_s=120)
@@ -339,6 +347,7 @@ async def scenario(transport: str, era: str) -> None:
         await other_languages(tools)
         await not_http(tools)
         await failures(tools)
+        await no_public_traffic(tools)
         await asyncio.gather(*waiting)
         equal("every tool was called with success", SERVICES - tools.good_calls, set())
         equal("every tool was called with bad arguments", SERVICES - tools.bad_calls, set())

@@ -29,6 +29,7 @@ struct Inner {
     domain: Option<String>,
     /// `http` or `https`.
     scheme: &'static str,
+    needs_token: bool,
     envd: Arc<Envd>,
 }
 
@@ -87,6 +88,7 @@ impl Sandbox {
                 version: answer.envd_version,
             },
         )?;
+        let needs_token = answer.traffic_access_token.is_some_and(|token| !token.is_empty());
         let template = answer
             .alias
             .filter(|alias| !alias.is_empty())
@@ -97,6 +99,7 @@ impl Sandbox {
                 template,
                 domain,
                 scheme,
+                needs_token,
                 envd: Arc::new(envd),
             }),
         })
@@ -146,6 +149,12 @@ impl Sandbox {
         domain
             .as_ref()
             .map(|domain| format!("{scheme}://{port}-{}.{domain}", self.id()))
+    }
+
+    /// Whether its ports ask for a token in a header, which no browser sends: it was made without public traffic.
+    #[must_use]
+    pub fn needs_traffic_token(&self) -> bool {
+        self.inner.needs_token
     }
 
     /// Whether envd answers.

@@ -103,6 +103,10 @@ impl Call {
                 .hint("Use http_probe or run_command to reach it from inside the sandbox."));
         };
         let reach = match self.door {
+            _ if target.handle.sandbox.needs_traffic_token() => {
+                "No browser can open it: the sandbox was made with allow_public_traffic off, so requests need its token in a \
+                 header. Make one without that."
+            }
             Some(_) => {
                 "Opens in a browser on the machine that this server runs on, until the sandbox or this server ends."
             }
