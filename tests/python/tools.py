@@ -88,9 +88,6 @@ async def schemas(connected, listed) -> None:
             text = json.dumps(schema)
             strange = [word for word in ('"$ref"', '"$defs"', '"oneOf"', '"const"', '"additionalProperties": false') if word in text]
             check(f"{name}: the {kind} schema is portable", not strange, strange)
-        arguments = tool.input_schema.get("properties", {}).items()
-        nameless = [key for key, value in arguments if key != "sandbox_id" and not value.get("description")]
-        check(f"{name}: every argument is described", not nameless, nameless)
 
 
 async def sandbox_tools(tools: Tools) -> None:
