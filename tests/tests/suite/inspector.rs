@@ -1,7 +1,9 @@
 //! The MCP Inspector's command line, 2.12: strict about schemas, silent on standard error, in every era.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -33,6 +35,28 @@ fn stdio(home: &Path, arguments: &[&str]) -> Ended {
     inspector(home, &target)
 }
 
+/// The same of all toolsets. It takes options of the server for its own: they stand in a program of one line.
+fn all_toolsets(home: &Path, arguments: &[&str]) -> Ended {
+    let server = home.join("all-toolsets");
+    let line = format!(
+        "#!/bin/sh\nexec '{}' mcp --toolsets all\n",
+        places::sandhold().unwrap().display()
+    );
+    fs::write(&server, line).unwrap();
+    fs::set_permissions(&server, fs::Permissions::from_mode(0o755)).unwrap();
+    let state = format!("SANDHOLD_HOME={}", home.join("state").display());
+    inspector(home, &[&["-e", &state, server.to_str().unwrap()], arguments].concat())
+}
+
+/// The names of the tools in an answer to `tools/list`.
+fn names(listed: &Value) -> Vec<&str> {
+    let tools = listed["tools"]
+        .as_array()
+        .or_else(|| listed["result"]["tools"].as_array());
+    let tools = tools.unwrap_or_else(|| panic!("no tools in {listed}"));
+    tools.iter().filter_map(|tool| tool["name"].as_str()).collect()
+}
+
 fn json(ended: &Ended) -> Value {
     assert_eq!(ended.code(), 0, "{}\n{}", ended.stdout, ended.stderr);
     assert_eq!(ended.stderr, "", "standard error has to stay empty");
@@ -54,13 +78,47 @@ fn strict_in_every_era() {
             "json",
             "-q",
         ];
-        let listed = json(&stdio(home.path(), &list));
-        let text = listed.to_string();
+        let default = json(&stdio(home.path(), &list));
+        let whole = json(&all_toolsets(home.path(), &list));
         for tool in ["create_sandbox", "run_command", "edit_file"] {
-            assert!(text.contains(tool), "{era}: {tool}");
+            assert!(names(&default).contains(&tool), "{era}: {tool}");
         }
+        for tool in ["open_shell", "watch_dir", "list_processes", "zip_dir", "start_service"] {
+            assert!(names(&whole).contains(&tool), "{era}: {tool}");
+        }
+        assert!(names(&default).iter().all(|tool| names(&whole).contains(tool)), "{era}");
     }
 }
+
+/// The control: what the test above would see if a schema were bad.
+#[test]
+fn strict_complains_of_a_bad_schema() {
+    let _turn = turn::shared().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let server = home.path().join("bad.py");
+    fs::write(&server, BAD_SERVER).unwrap();
+    let python = places::python("venv").unwrap();
+    let list = ["--method", "tools/list", "--strict", "--format", "json", "-q"];
+    let target = [python.to_str().unwrap(), server.to_str().unwrap()];
+    let ended = inspector(home.path(), &[&target[..], &list].concat());
+    assert_ne!(ended.stderr, "", "a schema of two types is complained of");
+    assert!(ended.stdout.contains("bad"), "{}", ended.stdout);
+}
+
+/// A server whose one tool has a schema that some clients refuse.
+const BAD_SERVER: &str = r#"
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    if asked.get("method") == "initialize":
+        answer = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "bad", "version": "0"}}
+    elif asked.get("method") == "tools/list":
+        schema = {"type": "object", "properties": {"x": {"type": ["string", "integer"]}}}
+        answer = {"tools": [{"name": "bad", "inputSchema": schema}]}
+    else:
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": answer}), flush=True)
+"#;
 
 #[test]
 fn calls_over_stdio() {

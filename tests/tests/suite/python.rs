@@ -35,6 +35,16 @@ fn every_tool_over_http_legacy() {
 }
 
 #[test]
+fn the_table_of_all_tools() {
+    run("catalogue.py", &[], 4);
+}
+
+#[test]
+fn the_table_of_all_tools_with_sandboxes_of_serve() {
+    run("remote.py", &["catalogue.py"], 4);
+}
+
+#[test]
 fn bad_commands_over_stdio() {
     run("commands.py", &["stdio", "modern"], 4);
 }
