@@ -1,7 +1,7 @@
 //! Prints, side by side and measured in one run: making a sandbox up to its first output by Sandhold's engine, by its
 //! whole MCP path, by bubblewrap and by runc with the same root; a command in a live sandbox against the bare host; MCP
-//! round trips; how soon a server is known to listen; what idle sandboxes cost. With `--serve` instead: `sandhold serve`
-//! under load, and a large file beside nginx. Then which aims are met.
+//! round trips; a search beside ripgrep; how soon a server is known to listen; what idle sandboxes cost. With `--serve`
+//! instead: `sandhold serve` under load, and a large file beside nginx. Then which aims are met.
 //!
 //! Every round measures each contender once, so that what else the machine does meets all of them.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@
 mod envd;
 mod memory;
 mod peers;
+mod search;
 mod serve;
 mod services;
 mod stats;
@@ -39,6 +40,10 @@ struct Rounds {
     warm: usize,
     /// Idle sandboxes.
     idle: usize,
+    /// Searches.
+    search: usize,
+    /// Files that are searched.
+    files: usize,
 }
 
 const FULL: Rounds = Rounds {
@@ -46,12 +51,16 @@ const FULL: Rounds = Rounds {
     call: 1000,
     warm: 5,
     idle: 500,
+    search: 30,
+    files: 50_000,
 };
 const QUICK: Rounds = Rounds {
     create: 30,
     call: 100,
     warm: 2,
     idle: 50,
+    search: 10,
+    files: 5_000,
 };
 
 /// As the gateway calls its sandboxes.
@@ -79,6 +88,7 @@ fn main() -> Result<()> {
         creating(&tokio, &rounds, &mut aims)?;
         commands(&tokio, &rounds, &mut aims)?;
         round_trips(&rounds, &mut aims)?;
+        search::search(&rounds, &mut aims)?;
         services::services(&rounds, &mut aims)?;
         idle(&rounds, &mut aims)?;
     }
