@@ -40,14 +40,17 @@ debian_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# A browser, for what people see in one. Where it cannot be had, the scenario says that it was not shown.
-browser() {
-  command -v chromium >/dev/null && return
-  [ "$(id -u)" = 0 ] || return 0
-  say "Debian packages: chromium"
+# Programs that people use in a terminal, and a browser. Where one cannot be had, its scenario says that it was not shown.
+programs() {
+  local missing=() pair
+  for pair in chromium:chromium vim:vim less:less top:procps htop:htop; do
+    command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
+  done
+  [ ${#missing[@]} -eq 0 ] || [ "$(id -u)" != 0 ] && return
+  say "Debian packages: ${missing[*]}"
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null ||
-    echo "chromium was not installed"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null ||
+    echo "not installed: ${missing[*]}"
 }
 
 # venv NAME: a virtual environment from tests/python/NAME.txt. Made with the system's Python: ordinary users reach it.
@@ -86,7 +89,7 @@ command -v cargo >/dev/null || die "Rust is missing: https://rustup.rs"
 # On another system its own packages are looked for where they are used.
 if command -v dpkg-query >/dev/null; then
   debian_packages
-  browser
+  programs
 fi
 /usr/bin/python3 -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' ||
   die "/usr/bin/python3 has to be 3.11 or newer, with venv"
