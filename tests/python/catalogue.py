@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import jsonschema
-from catalogue_rows import LARGE, ROWS, Bad, Good
+from catalogue_large import LARGE
+from catalogue_rows import ROWS, Bad, Good
 from kit import BIN, HOME, HttpServer, check, equal, main
 from raw import Http, ProtocolError, Stdio
 
