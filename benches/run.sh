@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Sandhold beside bubblewrap, runc, ripgrep and the bare host, in one run: median and 95th percentile, and whether the aims
+# Sandhold beside bubblewrap, runc, ripgrep, zip and the bare host, in one run: median and 95th percentile, and whether the aims
 # are met.
 #
 #   bash benches/run.sh [--quick]
 #   bash benches/run.sh --serve [--quick]    sandhold serve under load, and a large file beside nginx
 #
-# As root it installs bubblewrap, ripgrep and runc from Debian; nginx is unpacked, not installed: its package starts a
+# As root it installs bubblewrap, ripgrep, runc and zip from Debian; nginx is unpacked, not installed: its package starts a
 # service. What is not there is told and left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 missing=()
-for program in bwrap:bubblewrap rg:ripgrep runc:runc; do
+for program in bwrap:bubblewrap rg:ripgrep runc:runc zip:zip; do
   PATH=$PATH:/usr/sbin command -v "${program%%:*}" >/dev/null || missing+=("${program##*:}")
 done
 if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

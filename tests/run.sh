@@ -154,13 +154,16 @@ else
 fi
 settle "$status" "cargo as $(id -un)"
 
+# What is the same whoever runs it: other ways to the same sandboxes, and other people's clients.
+same=(foreign:: with_sandboxes_of_serve plain_daemon without_our_endpoints a_daemon_like)
+
 # as_user NAME: the suites as an ordinary user, from a folder that this user can read.
 as_user() {
   say "the suites, as $1"
   status=0
   runuser -u "$1" -- env -i HOME="/home/$1" USER="$1" LOGNAME="$1" PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 \
     CI="${CI:-}" SANDHOLD_BIN="$kit/sandhold" SANDHOLD_TEST_CACHE="$kit/cache" SANDHOLD_TEST_DIR="$kit/tests" \
-    SANDHOLD_TEST_NOTES="$notes" "$kit/suite" --test-threads 4 ${filter:+"$filter"} 2>&1 | tee "$log" || status=$?
+    SANDHOLD_TEST_NOTES="$notes" "$kit/suite" --test-threads 4 "${same[@]/#/--skip=}" ${filter:+"$filter"} 2>&1 | tee "$log" || status=$?
   settle "$status" "the suites as $1"
 }
 

@@ -1,6 +1,6 @@
 //! Prints, side by side and measured in one run: making a sandbox up to its first output by Sandhold's engine, by its
 //! whole MCP path, by bubblewrap and by runc with the same root; a command in a live sandbox against the bare host; MCP
-//! round trips; a search beside ripgrep; how soon a server is known to listen; what idle sandboxes cost. With `--serve`
+//! round trips; a search beside ripgrep, archives beside zip; how soon a server is known to listen; what idle sandboxes cost. With `--serve`
 //! instead: `sandhold serve` under load, and a large file beside nginx. Then which aims are met.
 //!
 //! Every round measures each contender once, so that what else the machine does meets all of them.
@@ -9,6 +9,7 @@
 
 mod envd;
 mod memory;
+mod pack;
 mod peers;
 mod search;
 mod serve;
@@ -44,6 +45,10 @@ struct Rounds {
     search: usize,
     /// Files that are searched.
     files: usize,
+    /// Archives of a folder.
+    packs: usize,
+    /// Files in the folder of small ones.
+    packed: usize,
 }
 
 const FULL: Rounds = Rounds {
@@ -53,6 +58,8 @@ const FULL: Rounds = Rounds {
     idle: 500,
     search: 30,
     files: 50_000,
+    packs: 9,
+    packed: 20_000,
 };
 const QUICK: Rounds = Rounds {
     create: 30,
@@ -61,6 +68,8 @@ const QUICK: Rounds = Rounds {
     idle: 50,
     search: 10,
     files: 5_000,
+    packs: 5,
+    packed: 2_000,
 };
 
 /// As the gateway calls its sandboxes.
@@ -89,6 +98,7 @@ fn main() -> Result<()> {
         commands(&tokio, &rounds, &mut aims)?;
         round_trips(&rounds, &mut aims)?;
         search::search(&rounds, &mut aims)?;
+        pack::pack(&rounds, &mut aims)?;
         services::services(&rounds, &mut aims)?;
         idle(&rounds, &mut aims)?;
     }

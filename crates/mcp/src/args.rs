@@ -19,7 +19,7 @@ pub(crate) struct Pair {
     pub(crate) value: String,
 }
 
-/// Whom a process belongs to.
+/// Default: user
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum User {
@@ -37,7 +37,7 @@ impl User {
     }
 }
 
-/// How content is written down.
+/// Default: utf8
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Encoding {
@@ -58,6 +58,7 @@ pub(crate) fn map(pairs: Option<Vec<Pair>>) -> BTreeMap<String, String> {
 pub(crate) fn parse<P: DeserializeOwned>(tool: &str, schema: &JsonObject, args: JsonObject) -> Result<P, ToolError> {
     let mut value = Value::Object(args);
     whole_numbers(&mut value);
+    left_out(&mut value, schema);
     serde_path_to_error::deserialize(&value).map_err(|error| {
         let path = error.path().to_string();
         let reason = plain(&error.into_inner().to_string());
@@ -68,6 +69,16 @@ pub(crate) fn parse<P: DeserializeOwned>(tool: &str, schema: &JsonObject, args: 
         };
         ToolError::invalid(message).hint(format!("Arguments of {tool}: {}", summary(schema)))
     })
+}
+
+/// Clients that make every argument required can leave a text out only by sending an empty one.
+fn left_out(args: &mut Value, schema: &JsonObject) {
+    let required = schema.get("required").and_then(Value::as_array);
+    let is_required = |name: &str| required.is_some_and(|list| list.iter().any(|r| r == name));
+    let is_known = |name: &str| schema.get("properties").is_some_and(|all| all.get(name).is_some());
+    if let Some(args) = args.as_object_mut() {
+        args.retain(|name, value| value != "" || is_required(name) || !is_known(name));
+    }
 }
 
 /// Some clients send every number as a fraction: 60.0 is taken for 60.
@@ -180,11 +191,18 @@ mod tests {
     }
 
     #[test]
+    fn empty_texts_are_left_out_where_they_may_be() {
+        let p = read(json!({"cmd": "", "user": ""})).unwrap();
+        assert_eq!((p.cmd.as_str(), p.user), ("", None));
+    }
+
+    #[test]
     fn refusals_name_the_argument_and_list_the_allowed() {
         for (args, part) in [
             (json!({"command": "ls"}), "unknown argument `command`"),
             (json!({}), "missing argument `cmd`"),
             (json!({"cmd": null}), "argument cmd of run_command"),
+            (json!({"cmd": "x", "comand": ""}), "unknown argument `comand`"),
             (
                 json!({"cmd": "x", "timeout_s": "soon"}),
                 "argument timeout_s of run_command",

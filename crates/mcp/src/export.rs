@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    registry::{ConfigError, Selection},
+    registry::{ConfigError, Entry, Selection},
     tools,
 };
 
@@ -49,11 +49,7 @@ pub fn export(format: Format, selection: &Selection) -> Result<Value, ConfigErro
         let (name, description) = (entry.spec.name, entry.spec.description);
         let mut schema = Value::Object((*entry.listed.input_schema).clone());
         match format {
-            Format::Mcp => {
-                let mut listed = serde_json::to_value(&entry.listed).unwrap_or_default();
-                listed["outputSchema"] = entry.output.into();
-                listed
-            }
+            Format::Mcp => whole(&entry),
             Format::OpenAi => {
                 strict(&mut schema);
                 let function = json!({"name": name, "description": description, "parameters": schema, "strict": true});
@@ -79,6 +75,13 @@ pub fn export(format: Format, selection: &Selection) -> Result<Value, ConfigErro
         Format::OpenAi | Format::Anthropic => Value::Array(tools),
         Format::Gemini => json!({ "functionDeclarations": tools }),
     })
+}
+
+/// A tool of MCP's list, with its whole output schema.
+pub(crate) fn whole(entry: &Entry) -> Value {
+    let mut listed = serde_json::to_value(&entry.listed).unwrap_or_default();
+    listed["outputSchema"] = entry.output.clone().into();
+    listed
 }
 
 /// Calls `change` with this node and all below it.

@@ -6,9 +6,10 @@ use rmcp::{ErrorData, model::*};
 use sandhold_client::{Error, ReadOptions};
 use serde_json::json;
 
-use crate::{errors, guide, limits, registry::Entry, server::Provider, tenant::Tenant};
+use crate::{errors, export, guide, limits, registry::Entry, server::Provider, tenant::Tenant};
 
 const HELP_URI: &str = "sandhold://help";
+const TOOLS_URI: &str = "sandhold://tools";
 const SANDBOX_URI: &str = "sandhold://sandbox/";
 /// Between the id of a sandbox and the path of a file in it.
 const FILE: &str = "/file/";
@@ -32,12 +33,16 @@ pub(crate) fn list(sandboxes: &[String]) -> Vec<Resource> {
         .with_title("How to use Sandhold")
         .with_description("All tools, what their answers have in common, and their limits")
         .with_mime_type("text/markdown");
+    let tools = Resource::new(TOOLS_URI, "tools")
+        .with_title("The tools")
+        .with_description("The tools that are offered, with the whole schemas of their answers")
+        .with_mime_type("application/json");
     let sandbox = |id: &String| {
         Resource::new(format!("{SANDBOX_URI}{id}"), id)
             .with_description("State and resources of this sandbox")
             .with_mime_type("application/json")
     };
-    std::iter::once(help).chain(sandboxes.iter().map(sandbox)).collect()
+    [help, tools].into_iter().chain(sandboxes.iter().map(sandbox)).collect()
 }
 
 /// How URIs are made.
@@ -59,6 +64,7 @@ pub(crate) fn templates() -> Vec<ResourceTemplate> {
 /// What a URI names.
 enum Named<'a> {
     Help,
+    Tools,
     Sandbox(&'a str),
     /// With an absolute path.
     File(&'a str, String),
@@ -67,6 +73,9 @@ enum Named<'a> {
 fn named(uri: &str) -> Option<Named<'_>> {
     if uri == HELP_URI {
         return Some(Named::Help);
+    }
+    if uri == TOOLS_URI {
+        return Some(Named::Tools);
     }
     let rest = uri.strip_prefix(SANDBOX_URI)?;
     let (id, path) = match rest.split_once(FILE) {
@@ -97,6 +106,11 @@ pub(crate) async fn read<'a>(
     };
     let contents = match named(uri).ok_or_else(missing)? {
         Named::Help => ResourceContents::text(guide::help(entries, provider), uri).with_mime_type("text/markdown"),
+        Named::Tools => {
+            let tools: Vec<_> = entries.map(export::whole).collect();
+            let text = json!({ "tools": tools }).to_string();
+            ResourceContents::text(text, uri).with_mime_type("application/json")
+        }
         Named::Sandbox(id) => {
             let detail = tenant.client().info(id).await.map_err(|error| failed(&error))?;
             let described = crate::tools::sandbox_info::describe(&detail, provider);

@@ -42,6 +42,15 @@ async fn lists_tools_prompts_and_resources() {
         help.contains("run_command") && help.contains("not possible here: fly"),
         "{help}"
     );
+    let catalogue = session
+        .client
+        .read_resource(ReadResourceRequestParams::new("sandhold://tools"))
+        .await
+        .unwrap();
+    let catalogue = serde_json::to_value(catalogue).unwrap();
+    let catalogue: Value = serde_json::from_str(catalogue["contents"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(catalogue["tools"].as_array().unwrap().len(), tools.len());
+    assert!(catalogue["tools"][0]["outputSchema"]["properties"]["exit_code"].is_object());
     let missing = session
         .client
         .read_resource(ReadResourceRequestParams::new("sandhold://nope"))
