@@ -10,6 +10,7 @@
 
 mod archive;
 mod auth;
+mod beginning;
 mod boot;
 mod bundle;
 mod connections;

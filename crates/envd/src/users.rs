@@ -2,8 +2,7 @@
 //!
 //! They are read anew for every lookup: they are small, and the sandbox may change them at any time.
 
-use std::io::Read;
-
+use crate::beginning::beginning;
 use crate::limits::ACCOUNT_FILE;
 
 /// A user of the sandbox.
@@ -33,7 +32,12 @@ pub(crate) struct UnknownUser(pub(crate) String);
 /// # Errors
 /// [`UnknownUser`] when `/etc/passwd` has no such line.
 pub(crate) fn lookup(name: &str) -> Result<User, UnknownUser> {
-    find(name, &read("/etc/passwd"), &read("/etc/group")).ok_or_else(|| UnknownUser(name.to_owned()))
+    find(
+        name,
+        &beginning("/etc/passwd", ACCOUNT_FILE),
+        &beginning("/etc/group", ACCOUNT_FILE),
+    )
+    .ok_or_else(|| UnknownUser(name.to_owned()))
 }
 
 /// The names of users and groups, for listings: one read serves many entries.
@@ -47,8 +51,8 @@ impl Names {
     /// Reads both files.
     pub(crate) fn read() -> Self {
         Self {
-            users: ids(&read("/etc/passwd")),
-            groups: ids(&read("/etc/group")),
+            users: ids(&beginning("/etc/passwd", ACCOUNT_FILE)),
+            groups: ids(&beginning("/etc/group", ACCOUNT_FILE)),
         }
     }
 
@@ -110,16 +114,6 @@ fn parse(line: &str) -> Option<User> {
         home: home.to_owned(),
         shell: shell.to_owned(),
     })
-}
-
-fn read(path: &str) -> String {
-    // Room for the usual file, so that one read brings it.
-    let mut bytes = Vec::with_capacity(8 << 10);
-    if let Ok(file) = std::fs::File::open(path) {
-        // What could not be read is missing, and the lookup says so.
-        let _ = file.take(ACCOUNT_FILE).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -32,6 +32,17 @@ pub(crate) fn line(text: &str, max: usize) -> String {
     }
 }
 
+/// A command as part of one line: what would break the line or work on a terminal is a space.
+pub(crate) fn command(text: &str) -> String {
+    let plain: String = text
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(COMMAND + 1)
+        .collect();
+    line(&plain, COMMAND)
+}
+
 /// The longest prefix of `text` of at most `max` bytes that ends between characters.
 pub(crate) fn prefix(text: &str, max: usize) -> &str {
     if text.len() <= max {
@@ -96,6 +107,7 @@ mod tests {
         assert_eq!(prefix("aü", 3), "aü");
         assert_eq!(line("äöü", 2), "äö…");
         assert_eq!(line("äö", 2), "äö");
+        assert_eq!(command(" a\n\x1b[31mb "), "a  [31mb");
         let text = "a€😀".as_bytes();
         assert_eq!(
             (

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use cap_std::{
     ambient_authority,
-    fs::{Dir, File, OpenOptions},
+    fs::{Dir, File, OpenOptions, Permissions},
 };
 use futures::{StreamExt, stream::BoxStream};
 use tokio::io::AsyncReadExt;
@@ -144,12 +144,13 @@ impl Host {
             },
         }
         .map_err(failed)?;
+        let mut before = None;
         match dir.symlink_metadata(&name) {
             Ok(meta) if meta.is_dir() => {
                 return Err(ToolError::invalid(format!("local_path is {path}, which is a folder")));
             }
             Ok(_) if !replace => return Err(taken(path)),
-            Ok(_) => {}
+            Ok(known) => before = Some(known.permissions()).filter(|_| known.is_file()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(failed(e)),
         }
@@ -158,6 +159,11 @@ impl Host {
         temporary.push(format!("{shown}.{}.part", uuid::Uuid::new_v4().simple()));
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
+        #[cfg(unix)]
+        if before.is_some() {
+            // What replaces a private file is private from its first byte.
+            cap_std::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        }
         let file = dir.open_with(&temporary, &options).map_err(failed)?;
         Ok(NewFile {
             file: Some(file),
@@ -166,6 +172,7 @@ impl Host {
             name,
             path: path.to_owned(),
             replace,
+            before,
         })
     }
 
@@ -227,6 +234,8 @@ pub(crate) struct NewFile {
     name: OsString,
     path: String,
     replace: bool,
+    /// The permissions of the file in its place.
+    before: Option<Permissions>,
 }
 
 impl NewFile {
@@ -266,7 +275,12 @@ impl NewFile {
     /// Puts the file in its place.
     fn finish(mut self) -> io::Result<()> {
         let file = self.file.take();
-        let placed = file.map_or(Ok(()), |file| file.sync_all()).and_then(|()| {
+        let before = self.before.take();
+        let whole = file.map_or(Ok(()), |file| {
+            before.map_or(Ok(()), |known| file.set_permissions(known))?;
+            file.sync_all()
+        });
+        let placed = whole.and_then(|()| {
             if self.replace {
                 return self.dir.rename(&self.temporary, &self.dir, &self.name);
             }
@@ -423,6 +437,15 @@ mod tests {
             matches!(write(begun, b"new").await, Err(FillError::Host(e)) if e.kind() == io::ErrorKind::AlreadyExists)
         );
         assert_eq!(fs::read(inside.join("b")).unwrap(), b"mine");
+        // Who could not read the file before cannot read the new one.
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(inside.join("a"), fs::Permissions::from_mode(0o600)).unwrap();
+        let begun = host.write("a", true).map_err(|e| e.message).unwrap();
+        write(begun, b"newer").await.unwrap();
+        assert_eq!(
+            fs::metadata(inside.join("a")).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         // A link is replaced, not followed; folders are made.
         let begun = host.write("link", true).map_err(|e| e.message).unwrap();
         write(begun, b"new").await.unwrap();

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use sandhold_wire::services::Busy;
 
-use super::ports::{command, processes, read};
+use super::ports::{command, processes};
+use crate::beginning::beginning;
 
 /// What all processes had used at one moment.
 pub(crate) struct Look {
@@ -59,7 +60,7 @@ fn share(ticks: u64, per_second: u64, seconds: f64) -> f64 {
 
 /// Processor time in ticks and resident memory in pages.
 fn used(pid: u32) -> Option<(u64, u64)> {
-    let stat = read(&format!("/proc/{pid}/stat"), 4096);
+    let stat = beginning(&format!("/proc/{pid}/stat"), 4096);
     let words: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // Counted from the state, which is the third field: utime is the 14th, stime the 15th, rss the 24th.
     let field = |at: usize| words.get(at - 3)?.parse::<u64>().ok();

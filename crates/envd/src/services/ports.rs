@@ -1,12 +1,12 @@
 //! Who listens where: the kernel's tables of sockets, and the descriptors of the processes.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use sandhold_wire::services::{Listener, ListeningSocket, listening_sockets};
 
+use crate::beginning::beginning;
 use crate::limits::{PORTS, PORTS_COMMAND, PORTS_DESCRIPTORS, PORTS_PROCESSES, PORTS_TABLE};
 use crate::sys::as_user;
 
@@ -16,7 +16,7 @@ const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 pub(crate) fn listening(only: Option<u16>) -> Vec<Listener> {
     let mut sockets: Vec<ListeningSocket> = TABLES
         .iter()
-        .flat_map(|table| listening_sockets(&read(table, PORTS_TABLE), PORTS))
+        .flat_map(|table| listening_sockets(&beginning(table, PORTS_TABLE), PORTS))
         .filter(|socket| only.is_none_or(|port| port == socket.port))
         .collect();
     sockets.sort_by_key(|socket| (socket.port, socket.address));
@@ -94,31 +94,21 @@ fn sockets_of(pid: u32) -> Vec<u64> {
 
 /// pid (name) state ppid pgrp session: the name may hold anything, even a parenthesis.
 fn session_of(pid: u32) -> Option<u32> {
-    let stat = read(&format!("/proc/{pid}/stat"), 4096);
+    let stat = beginning(&format!("/proc/{pid}/stat"), 4096);
     stat.rsplit_once(')')?.1.split_whitespace().nth(3)?.parse().ok()
 }
 
 /// The command line of a process, or its name in brackets where it has none.
 pub(crate) fn command(pid: u32) -> String {
-    let line = read(&format!("/proc/{pid}/cmdline"), PORTS_COMMAND as u64);
+    let line = beginning(&format!("/proc/{pid}/cmdline"), PORTS_COMMAND as u64);
     let line = line.trim_end_matches('\0').replace('\0', " ");
     if !line.trim().is_empty() {
         return line;
     }
-    match read(&format!("/proc/{pid}/comm"), 64).trim() {
+    match beginning(&format!("/proc/{pid}/comm"), 64).trim() {
         "" => String::new(),
         name => format!("[{name}]"),
     }
-}
-
-/// The beginning of a file of the kernel's; empty where there is none.
-pub(crate) fn read(path: &str, max: u64) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(file) = File::open(path) {
-        // What was read before an error is good.
-        let _ = file.take(max).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -139,7 +139,12 @@ fn request(probe: &Probe) -> Result<(Request<Full<Bytes>>, String, u16), ProbeFa
     }
     let authority = uri.authority().ok_or_else(|| invalid("the URL names no host"))?;
     let host = authority.host().to_owned();
-    let port = authority.port_u16().unwrap_or(80);
+    let port = match authority.port_u16() {
+        Some(port) => port,
+        // What is no port is not there for the parser.
+        None if authority.as_str().trim_end_matches(':').ends_with(&host) => 80,
+        None => return Err(invalid("the port of the URL must be 1 to 65535")),
+    };
     if host.is_empty() || port == 0 || authority.as_str().contains('@') {
         return Err(invalid("the URL must be http://host:port/path, without a user"));
     }

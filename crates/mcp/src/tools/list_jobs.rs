@@ -125,5 +125,5 @@ fn elsewhere(Found { sandbox, job }: &Found) -> Listed {
 }
 
 fn shown(cmd: &str) -> String {
-    budget::line(&cmd.replace('\n', " "), budget::COMMAND)
+    budget::command(cmd)
 }

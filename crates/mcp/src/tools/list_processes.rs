@@ -87,6 +87,6 @@ fn row(row: ProcessRow) -> Row {
         cpu: row.cpu,
         memory: row.memory,
         started: humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string(),
-        command: budget::line(&row.command, budget::COMMAND),
+        command: budget::command(&row.command),
     }
 }

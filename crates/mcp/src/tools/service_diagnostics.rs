@@ -98,7 +98,7 @@ fn row(target: &Target, listener: Listener) -> Row {
         port: listener.port,
         addresses: listener.addresses,
         pid: listener.pid,
-        command: budget::line(listener.command.trim(), budget::COMMAND),
+        command: budget::command(&listener.command),
     }
 }
 
@@ -107,18 +107,21 @@ fn worker(busy: Busy) -> Worker {
         pid: busy.pid,
         cpu_pct: busy.cpu_pct,
         memory_mb: busy.memory >> 20,
-        command: budget::line(busy.command.trim(), budget::COMMAND),
+        command: budget::command(&busy.command),
     }
 }
 
 /// The end of what the latest jobs printed, those that serve `listening` alone where it is given and any does.
 fn job_logs(target: &Target, listening: Option<&[Listener]>) -> Vec<Log> {
     let mut jobs = target.jobs().all();
-    jobs.retain(|job| job.target.id() == target.id());
+    // Work that is no process has nothing to do with servers.
+    jobs.retain(|job| job.target.id() == target.id() && job.pid() != 0);
     let serves = |job: &crate::jobs::Job| listening.is_some_and(|l| l.iter().any(|l| service_report::belongs(job, l)));
     if jobs.iter().any(|job| serves(job)) {
         jobs.retain(|job| serves(job));
     }
+    // The newest come last, and of all those the servers that run.
+    jobs.sort_by_key(|job| job.port.is_some() && job.is_running());
     let latest = jobs.iter().rev().take(limits::LOGS);
     let log = |job: &std::sync::Arc<crate::jobs::Job>| {
         let (status, tail) = job.look(|p| {
@@ -129,7 +132,7 @@ fn job_logs(target: &Target, listening: Option<&[Listener]>) -> Vec<Log> {
             }
             (p.status.clone(), tail)
         });
-        let command = budget::line(job.cmd.trim(), budget::COMMAND);
+        let command = budget::command(&job.cmd);
         Log {
             name: format!("job {} ({command}; {})", job.id, job_report::line(job, &status)),
             tail,
@@ -191,7 +194,7 @@ fn render(target: &Target, port: Option<u16>, listening: &[Listener], busiest: &
     };
     text.push_str("Busiest:\n");
     for busy in busiest {
-        let command = budget::line(busy.command.trim(), budget::COMMAND);
+        let command = budget::command(&busy.command);
         let _ = writeln!(
             text,
             "pid {}: {} % cpu, {} MiB, {command}",

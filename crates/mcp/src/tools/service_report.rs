@@ -13,7 +13,7 @@ pub(super) fn holder(target: &Target, listener: &Listener) -> String {
     };
     let mut text = format!("pid {pid}");
     if !listener.command.is_empty() {
-        let _ = write!(text, " ({})", budget::line(listener.command.trim(), budget::COMMAND));
+        let _ = write!(text, " ({})", budget::command(&listener.command));
     }
     if let Some(job) = job_of(target, listener) {
         let _ = write!(text, ", job {job}");

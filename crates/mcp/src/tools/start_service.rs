@@ -110,6 +110,15 @@ impl Tool for StartService {
             Err(ToolError::new("timeout", "the sandbox did not start the command in time").hint("Try again."))
         })?;
         let job = std::sync::Arc::clone(guard.job());
+        // Of calls side by side one has the port; the guard ends the others.
+        if let Some(earlier) = earlier(&target, &job) {
+            return Err(ToolError::new(
+                "port_in_use",
+                format!("job {earlier} was started to serve port {port} and still runs"),
+            )
+            .hint(format!("End it with kill_job {earlier}, or take another port."))
+            .within(target.id()));
+        }
         let query = Query {
             port,
             path: p.ready_path,
@@ -119,6 +128,7 @@ impl Tool for StartService {
         let end = query.wait(&target, &job).await?;
         guard.disarm();
         Ok(match end {
+            End::Ready(_) if !job.is_running() && !ended_well(&job) => failed(&target, &job, port, None).await,
             End::Ready(seen) => ready(&call, &target, &job, port, seen).await,
             End::Due(seen) => not_yet(&target, &job, port, seen),
             End::Ended => failed(&target, &job, port, None).await,
@@ -146,6 +156,15 @@ async fn refuse_taken(target: &Target, port: u16) -> Result<(), ToolError> {
     };
     let message = format!("port {port} is taken by {}", service_report::holder(target, listener));
     Err(ToolError::new("port_in_use", message).hint(mend).within(target.id()))
+}
+
+/// A job that was started before for the same port and runs.
+fn earlier(target: &Target, job: &Job) -> Option<String> {
+    let jobs = target.jobs().all();
+    let before = jobs.iter().take_while(|other| other.id != job.id);
+    let mut same =
+        before.filter(|other| other.target.id() == target.id() && other.port == job.port && other.is_running());
+    same.next().map(|other| other.id.clone())
 }
 
 struct Query {
