@@ -521,8 +521,9 @@ async def cancelled(connected) -> None:
 
 
 async def goes_on(connected) -> None:
-    """Work that takes longer than an answer may: a file of two terabytes of nothing."""
-    await run(connected, "mkdir -p slow && truncate -s 2T slow/hole")
+    """Work that takes longer than an answer may: two terabytes of nothing, in files of a size that everybody may have."""
+    made = await run(connected, "mkdir -p slow && truncate -s 512M slow/0 && for n in $(seq 4096); do ln slow/0 slow/$n; done")
+    equal("there are files to pack", made["exit_code"], 0)
     told: list[str] = []
 
     async def progress(_done, _total, message):

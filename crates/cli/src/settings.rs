@@ -41,6 +41,8 @@ pub(crate) mod env {
     pub(crate) const E2B_SANDBOX_URL: &str = "E2B_SANDBOX_URL";
     /// A proxy for requests to E2B, with its lower-case twin as curl knows it.
     pub(crate) const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+    /// Hosts that are reached without it.
+    pub(crate) const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
     /// Base folder of state by the XDG specification.
     pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
     /// The user's home.
@@ -109,12 +111,11 @@ impl Settings {
             },
         };
         let home = std::path::absolute(&home).with_context(|| format!("{} is not a folder name", home.display()))?;
+        let first = |names: [&str; 2]| names.iter().find_map(|name| text(name).transpose()).transpose();
         let http = || -> Result<HttpConfig> {
             Ok(HttpConfig {
-                proxy: env::HTTPS_PROXY
-                    .iter()
-                    .find_map(|name| text(name).transpose())
-                    .transpose()?,
+                proxy: first(env::HTTPS_PROXY)?,
+                no_proxy: first(env::NO_PROXY)?,
                 authorities: os(env::SANDHOLD_CA_FILE).map(authorities).transpose()?,
                 ..HttpConfig::default()
             })

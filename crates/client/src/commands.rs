@@ -7,6 +7,7 @@ mod processes;
 mod types;
 
 use std::sync::{Arc, atomic::Ordering};
+use std::time::Duration;
 
 use http::Method;
 use sandhold_wire::proto::process as proto;
@@ -110,7 +111,19 @@ impl Commands {
     /// # Errors
     /// [`Error::NotFound`] when there is no such process; an error of the server when its input is closed.
     pub async fn send_stdin(&self, which: CommandSelector, data: &[u8]) -> Result<(), Error> {
-        self.send_input(which, data, proto::process_input::Input::Stdin).await
+        self.send_input(which, data, proto::process_input::Input::Stdin, limits::REQUEST_TIMEOUT)
+            .await
+    }
+
+    /// Writes all of `data` to the standard input of a process and closes it. The process may take its time: each piece
+    /// may wait for it as long as `within`.
+    ///
+    /// # Errors
+    /// As [`Commands::send_stdin`].
+    pub async fn feed(&self, which: CommandSelector, data: &[u8], within: Duration) -> Result<(), Error> {
+        self.send_input(which.clone(), data, proto::process_input::Input::Stdin, within)
+            .await?;
+        self.close_stdin(which).await
     }
 
     /// Types into the terminal of a process.
@@ -118,7 +131,8 @@ impl Commands {
     /// # Errors
     /// [`Error::NotFound`] when there is no such process; an error of the server when it has no terminal.
     pub async fn send_pty(&self, which: CommandSelector, data: &[u8]) -> Result<(), Error> {
-        self.send_input(which, data, proto::process_input::Input::Pty).await
+        self.send_input(which, data, proto::process_input::Input::Pty, limits::REQUEST_TIMEOUT)
+            .await
     }
 
     async fn send_input(
@@ -126,6 +140,7 @@ impl Commands {
         which: CommandSelector,
         data: &[u8],
         kind: fn(Vec<u8>) -> proto::process_input::Input,
+        within: Duration,
     ) -> Result<(), Error> {
         let process = proto::ProcessSelector::from(which);
         for chunk in data.chunks(limits::STDIN_CHUNK) {
@@ -138,7 +153,10 @@ impl Commands {
                 input: Some(input).into(),
                 ..Default::default()
             };
-            let _: proto::SendInputResponse = self.envd.unary("/process.Process/SendInput", &message, None).await?;
+            let _: proto::SendInputResponse = self
+                .envd
+                .unary_within("/process.Process/SendInput", &message, None, within)
+                .await?;
         }
         Ok(())
     }

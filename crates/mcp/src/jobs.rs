@@ -147,6 +147,11 @@ impl Job {
         result
     }
 
+    /// Tells whoever reads it something.
+    pub(crate) fn note(&self, text: String) {
+        self.update(|p| p.note = Some(text));
+    }
+
     /// Whether it still runs.
     pub(crate) fn is_running(&self) -> bool {
         self.look(|p| p.status == Status::Running)

@@ -19,9 +19,6 @@ use crate::{
 const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 const TIMEOUT: HeaderName = HeaderName::from_static(names::CONNECT_TIMEOUT_HEADER);
 const KEEPALIVE: HeaderName = HeaderName::from_static(names::KEEPALIVE_HEADER);
-/// [`limits::REQUEST_TIMEOUT`] as the header says it.
-const UNARY_TIMEOUT: HeaderValue = HeaderValue::from_static("60000");
-
 const REPLAY: HeaderName = HeaderName::from_static(names::REPLAY_HEADER);
 
 /// How a stream is asked for.
@@ -71,7 +68,7 @@ impl Codec {
 }
 
 impl Envd {
-    /// One request, one answer. Not an `async fn`, so that the future holds the encoded request alone and is known to be `Send`.
+    /// One request, one answer within the usual time.
     pub(crate) fn unary<'s, Q, A>(
         &'s self,
         path: &'static str,
@@ -82,9 +79,24 @@ impl Envd {
         Q: Message + Serialize,
         A: Message + DeserializeOwned,
     {
-        let request = self.unary_request(path, message, user);
+        self.unary_within(path, message, user, limits::REQUEST_TIMEOUT)
+    }
+
+    /// One request, one answer. Not an `async fn`, so that the future holds the encoded request alone and is known to be `Send`.
+    pub(crate) fn unary_within<'s, Q, A>(
+        &'s self,
+        path: &'static str,
+        message: &Q,
+        user: Option<&str>,
+        within: Duration,
+    ) -> impl Future<Output = Result<A, Error>> + Send + use<'s, Q, A>
+    where
+        Q: Message + Serialize,
+        A: Message + DeserializeOwned,
+    {
+        let request = self.unary_request(path, message, user, within);
         async move {
-            let response = self.send(request?, limits::REQUEST_TIMEOUT).await?;
+            let response = self.send(request?, within).await?;
             if !response.status().is_success() {
                 return Err(self.settle(Refusal::read(response).await.of_rpc(&self.id)).await);
             }
@@ -93,7 +105,13 @@ impl Envd {
         }
     }
 
-    fn unary_request<Q>(&self, path: &str, message: &Q, user: Option<&str>) -> Result<Request<Body>, Error>
+    fn unary_request<Q>(
+        &self,
+        path: &str,
+        message: &Q,
+        user: Option<&str>,
+        within: Duration,
+    ) -> Result<Request<Body>, Error>
     where
         Q: Message + Serialize,
     {
@@ -101,7 +119,8 @@ impl Envd {
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.codec.unary_type());
         headers.insert(PROTOCOL_VERSION, HeaderValue::from_static("1"));
-        headers.insert(TIMEOUT, UNARY_TIMEOUT);
+        let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(TIMEOUT, HeaderValue::from(within));
         authorize(headers, self.user(user))?;
         Ok(request)
     }

@@ -37,8 +37,11 @@ pub struct HttpConfig {
     pub api_url: Option<String>,
     /// Base of every sandbox's daemon in place of `https://sandbox.<domain>` or `https://<port>-<id>.<domain>`.
     pub sandbox_url: Option<String>,
-    /// A proxy for everything but this machine, e.g. `http://10.0.0.1:3128`.
+    /// A proxy for what goes over HTTPS, this machine excepted, e.g. `http://10.0.0.1:3128`. What goes over plain HTTP is
+    /// readable for a proxy, the key too, so it takes none.
     pub proxy: Option<String>,
+    /// Hosts that are reached without the proxy, as `NO_PROXY` lists them.
+    pub no_proxy: Option<String>,
     /// Certificates (PEM) of authorities that are trusted beside the system's.
     pub authorities: Option<Vec<u8>>,
     /// How RPC messages are written; JSON is what the official SDKs use.
@@ -53,6 +56,7 @@ impl Default for HttpConfig {
             api_url: None,
             sandbox_url: None,
             proxy: None,
+            no_proxy: None,
             authorities: None,
             codec: Codec::Json,
         }
@@ -152,9 +156,13 @@ impl HttpTransport {
                 builder = builder.http1_only();
             }
             if let Some(url) = non_empty(&config.proxy) {
-                let proxy = reqwest::Proxy::all(url)
+                let proxy = reqwest::Proxy::https(url)
                     .map_err(|error| Error::InvalidArgument(format!("the proxy's URL is not valid: {error}")))?;
-                builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string("localhost,127.0.0.1,::1")));
+                let direct = format!(
+                    "localhost,127.0.0.1,::1,{}",
+                    config.no_proxy.as_deref().unwrap_or_default()
+                );
+                builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&direct)));
             }
             if let Some(pem) = &config.authorities {
                 builder = builder.tls_certs_merge(authorities(pem)?);

@@ -129,22 +129,16 @@ impl Output {
 
     /// The whole stream in at most `max` bytes: its beginning and its end.
     pub(crate) fn view(&self, max: usize) -> View {
-        if self.total <= max as u64 {
+        if self.total <= max as u64 && self.lost() == 0 {
             let text = String::from_utf8_lossy(&self.piece(0, max)).into_owned();
             return View { text, cut: 0 };
         }
-        let first = self.piece(0, max / 2);
-        let first = &first[..budget::whole_chars(&first)];
-        let skip = (self.held() - max / 2).saturating_sub(self.head.len());
-        let last: Vec<u8> = if self.tail.len() >= max / 2 {
-            self.tail.iter().skip(skip).copied().collect()
-        } else {
-            self.head[self.held() - max / 2..]
-                .iter()
-                .chain(&self.tail)
-                .copied()
-                .collect()
-        };
+        let first = &self.head[..self.head.len().min(max / 2)];
+        let first = &first[..budget::whole_chars(first)];
+        // What is in memory after `first`, of which the end is shown.
+        let rest = self.head[first.len()..].iter().chain(&self.tail).copied();
+        let left = self.held() - first.len();
+        let last: Vec<u8> = rest.skip(left.saturating_sub(max / 2)).collect();
         let begin = last
             .iter()
             .take(3)
@@ -252,6 +246,20 @@ mod tests {
         let view = filled(&bytes, 999).view(1000);
         assert!(view.text.as_bytes().ends_with(&bytes[total - 500..]));
         assert_eq!(view.cut, total as u64 - 1000);
+    }
+
+    #[test]
+    fn views_of_what_has_a_gap_show_both_sides_of_it() {
+        for (before, gap, after) in [(500, 1 << 20, 3), (500, 500, 1000), (0, 10, 5), (3, 10, 0)] {
+            let mut output = Output::default();
+            output.push(&vec![b'a'; before]);
+            output.skip(gap);
+            output.push(&vec![b'z'; after]);
+            let view = output.view(3000);
+            let count = |c: char| view.text.chars().take_while(|k| *k == c).count();
+            assert_eq!((count('a'), view.cut), (before, gap), "{before} {gap} {after}");
+            assert!(view.text.ends_with(&"z".repeat(after)), "{before} {gap} {after}");
+        }
     }
 
     #[test]

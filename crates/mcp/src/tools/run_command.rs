@@ -88,7 +88,7 @@ impl Tool for RunCommand {
         })?;
         let job = Arc::clone(guard.job());
         if !stdin.is_empty() {
-            feed(&job, stdin.as_bytes()).await;
+            feed(&job, stdin.to_owned());
         }
         wait(&call, &job, answer_at).await;
         guard.disarm();
@@ -120,16 +120,25 @@ pub(super) fn start(
     })
 }
 
-/// Gives a command its input. One that ends without reading it is not an error.
-pub(super) async fn feed(job: &Job, data: &[u8]) {
-    let commands = job.target.commands();
-    let fed = async {
-        commands.send_stdin(job.selector(), data).await?;
-        commands.close_stdin(job.selector()).await
-    };
-    if let Err(error) = fed.await {
-        tracing::debug!(job = job.id, %error, "the command did not take its input");
-    }
+/// Gives a command its input, as slowly as it takes it and for as long as it runs. One that ends without reading it is not
+/// an error.
+pub(super) fn feed(job: &Arc<Job>, data: String) {
+    let job = Arc::clone(job);
+    tokio::spawn(async move {
+        let commands = job.target.commands();
+        let patience = job.timeout.unwrap_or(limits::DEFAULT_COMMAND_TIMEOUT) + limits::DEADLINE_GRACE;
+        let fed = tokio::select! {
+            fed = commands.feed(job.selector(), data.as_bytes(), patience) => fed,
+            true = job.ended_by(std::time::Instant::now() + patience) => return,
+        };
+        if let Err(error) = fed
+            && job.is_running()
+        {
+            job.note(format!("Its standard input was not given to it whole: {error}"));
+            // It should not wait for what does not come; that this fails, too, says nothing new.
+            let _ = commands.close_stdin(job.selector()).await;
+        }
+    });
 }
 
 /// Waits for the end of the command or the time to answer, and tells progress meanwhile.

@@ -367,7 +367,12 @@ fn stream(world: Shared, script: String, tag: String, deadline: Option<u64>) -> 
                     return;
                 }
                 // An interpreter that reads its program from standard input.
-                "exec" => drop(sender.send(Ok(data("stdout", format!("{rest}\n").as_bytes()))).await),
+                "exec" => {
+                    let _ = sender.send(Ok(data("stdout", format!("{rest}\n").as_bytes()))).await;
+                    while !world.lock().unwrap().stdin.contains_key(&tag) {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
                 "exit" => code = rest.parse().unwrap(),
                 other => panic!("no step {other}"),
             }
