@@ -130,6 +130,10 @@ pub(crate) const BUNDLE_DEPTH: usize = 400;
 pub(crate) const BUNDLE_ENTRIES: usize = 500_000;
 /// All paths and link targets of an archive that is unpacked, together.
 pub(crate) const BUNDLE_NAMES: usize = 64 << 20;
+/// Bytes of memory that an entry of an archive takes while it is unpacked, beside its names, which are held twice.
+pub(crate) const UNPACK_ENTRY: u64 = 400;
+/// This part of the sandbox's memory is for the list of what is unpacked.
+pub(crate) const UNPACK_MEMORY_PART: u64 = 8;
 /// One path or link target: the kernel's own limit.
 pub(crate) const BUNDLE_PATH: usize = 4096;
 /// Paths that an answer lists of those left out.

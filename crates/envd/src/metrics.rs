@@ -117,6 +117,11 @@ fn micros(n: u64) -> f64 {
     n as f64
 }
 
+/// Bytes of memory that all of the sandbox may use; `None` where that cannot be seen.
+pub(crate) fn memory_limit() -> Option<u64> {
+    Some(memory().0).filter(|limit| *limit > 0)
+}
+
 /// Total, used and cached bytes.
 fn memory() -> (u64, u64, u64) {
     let machine = read("/proc/meminfo").unwrap_or_default();

@@ -6,6 +6,7 @@
 //! request is for, so an archive of a stranger can do no more than that user.
 
 mod deflate;
+mod gunzip;
 mod pack;
 mod place;
 mod plan;
@@ -111,7 +112,7 @@ struct Report {
     bytes: u64,
     /// What the user may not read.
     unreadable: Listed,
-    /// Folders that tools make again.
+    /// Folders that tools make again; of an archive: links that lead out of the folder.
     left_out: Listed,
     /// Sockets, pipes and devices.
     special: Listed,

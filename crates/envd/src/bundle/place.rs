@@ -6,10 +6,11 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, fchmod, fstatvfs, futimens, linkat, mkdirat, openat,
-    statat, statvfs, symlinkat, unlinkat, utimensat,
+    renameat, statat, statvfs, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -30,6 +31,11 @@ pub(super) struct Meta {
     pub(super) mtime: Option<(i64, u32)>,
 }
 
+/// Names that are tried for what is to replace another.
+const BESIDE_TRIES: u32 = 1000;
+/// What makes these names differ.
+static BESIDE: AtomicU64 = AtomicU64::new(0);
+
 /// Permissions that an archive may give: no set-id bits.
 const PERMISSIONS: u32 = 0o777;
 
@@ -47,10 +53,14 @@ pub(super) struct Place {
     pub(super) bytes: u64,
 }
 
-/// Bytes that the disk of `path`, or of the nearest folder above it that exists, has left.
-pub(super) fn free(path: &Path) -> u64 {
+/// Bytes and files that the disk of `path`, or of the nearest folder above it that exists, has left. Not every disk counts
+/// files.
+pub(super) fn left(path: &Path) -> (u64, Option<u64>) {
     let there = path.ancestors().find_map(|at| statvfs(at).ok());
-    there.map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+    there.map_or((u64::MAX, None), |disk| {
+        let files = (disk.f_files > 0).then_some(disk.f_favail);
+        (disk.f_bavail.saturating_mul(disk.f_frsize), files)
+    })
 }
 
 impl Place {
@@ -133,7 +143,7 @@ impl Place {
         Ok(())
     }
 
-    /// A file with what `content` gives. Nothing is left of one that is not whole.
+    /// A file with what `content` gives. Nothing is left of one that is not whole, and what stood there before stays then.
     pub(super) fn file(
         &mut self,
         path: &[u8],
@@ -144,22 +154,27 @@ impl Place {
         let mut buffer = std::mem::take(&mut self.buffer);
         let (at, name) = self.parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = || openat(at, name, flags, Mode::from_raw_mode(0o600));
-        let fd = replacing(at, name, path, make)?;
-        let filled = fill(&fd, path, content, &mut buffer, work).and_then(|bytes| {
+        let new = New::make(at, name, path, |name| {
+            openat(at, name, flags, Mode::from_raw_mode(0o600))
+        })?;
+        let fd = &new.made;
+        let filled = fill(fd, path, content, &mut buffer, work).and_then(|bytes| {
             let mode = meta.mode.unwrap_or(0o644) & PERMISSIONS;
-            fchmod(&fd, Mode::from_raw_mode(mode)).map_err(|e| about("error setting the mode of", path, e))?;
+            fchmod(fd, Mode::from_raw_mode(mode)).map_err(|e| about("error setting the mode of", path, e))?;
             if let Some(mtime) = meta.mtime {
-                futimens(&fd, &times(mtime)).map_err(|e| about("error setting the time of", path, e))?;
+                futimens(fd, &times(mtime)).map_err(|e| about("error setting the time of", path, e))?;
             }
             Ok(bytes)
         });
-        if filled.is_err() {
-            // The error before is the one that is told.
-            let _ = unlinkat(at, name, AtFlags::empty());
-        }
+        let kept = match filled {
+            Ok(bytes) => new.keep(at, name, path).map(|()| bytes),
+            Err(error) => {
+                new.discard(at, name);
+                Err(error)
+            }
+        };
         self.buffer = buffer;
-        self.bytes += filled?;
+        self.bytes += kept?;
         self.entries += 1;
         work.entry();
         Ok(())
@@ -168,7 +183,8 @@ impl Place {
     /// A symbolic link.
     pub(super) fn link(&mut self, path: &[u8], target: &[u8], meta: Meta) -> Result<(), FsError> {
         let (at, name) = self.parent(path)?;
-        replacing(at, name, path, || symlinkat(OsStr::from_bytes(target), at, name))?;
+        let target = OsStr::from_bytes(target);
+        New::make(at, name, path, |name| symlinkat(target, at, name))?.keep(at, name, path)?;
         if let Some(mtime) = meta.mtime {
             // Not every file system keeps it.
             let _ = utimensat(at, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW);
@@ -182,7 +198,7 @@ impl Place {
         let (old_at, old) = self.parent(first)?;
         let old_at = rustix::io::fcntl_dupfd_cloexec(old_at, 0).map_err(|e| about("error linking", path, e))?;
         let (at, name) = self.parent(path)?;
-        replacing(at, name, path, || linkat(&old_at, old, at, name, AtFlags::empty()))?;
+        New::make(at, name, path, |name| linkat(&old_at, old, at, name, AtFlags::empty()))?.keep(at, name, path)?;
         self.entries += 1;
         Ok(())
     }
@@ -206,25 +222,61 @@ impl Place {
     }
 }
 
-/// Makes something by `make`; a file or link that stands there already is taken away before.
-fn replacing<T>(
-    at: &OwnedFd,
-    name: &OsStr,
-    path: &[u8],
-    make: impl Fn() -> rustix::io::Result<T>,
-) -> Result<T, FsError> {
-    let failed = |e| about("error writing", path, e);
-    match make() {
-        Err(Errno::EXIST) => {}
-        made => return made.map_err(failed),
+/// Something that was just made.
+struct New<T> {
+    made: T,
+    /// What it is called as long as another stands in its place.
+    beside: Option<String>,
+}
+
+impl<T> New<T> {
+    /// Makes something by `make`, which gets its name and fails where that stands already: then it is made beside it.
+    fn make(
+        at: &OwnedFd,
+        name: &OsStr,
+        path: &[u8],
+        make: impl Fn(&OsStr) -> rustix::io::Result<T>,
+    ) -> Result<Self, FsError> {
+        let failed = |e| about("error writing", path, e);
+        match make(name) {
+            Err(Errno::EXIST) => {}
+            made => return made.map(|made| Self { made, beside: None }).map_err(failed),
+        }
+        let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            let text = format!("{} stands already and is a folder", shown(path));
+            return Err(FsError::invalid(text));
+        }
+        let mut tries = 0;
+        loop {
+            // Never twice, so that two that unpack here do not meet.
+            let number = BESIDE.fetch_add(1, Ordering::Relaxed);
+            let beside = format!(".unpacked.{number}.tmp");
+            match make(OsStr::new(&beside)) {
+                Err(Errno::EXIST) if tries < BESIDE_TRIES => tries += 1,
+                made => {
+                    let made = made.map_err(failed)?;
+                    let beside = Some(beside);
+                    return Ok(Self { made, beside });
+                }
+            }
+        }
     }
-    let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        let text = format!("{} stands already and is a folder", shown(path));
-        return Err(FsError::invalid(text));
+
+    /// It is whole: it takes its place.
+    fn keep(self, at: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<(), FsError> {
+        let Some(beside) = &self.beside else { return Ok(()) };
+        let moved = renameat(at, beside.as_str(), at, name).map_err(|e| about("error replacing", path, e));
+        // Two names of one file both stay after a rename.
+        let _ = unlinkat(at, beside.as_str(), AtFlags::empty());
+        moved
     }
-    unlinkat(at, name, AtFlags::empty()).map_err(failed)?;
-    make().map_err(failed)
+
+    /// It is not whole. The error before is the one that is told.
+    fn discard(self, at: &OwnedFd, name: &OsStr) {
+        let name = self.beside.as_deref().map_or(name, OsStr::new);
+        let _ = unlinkat(at, name, AtFlags::empty());
+    }
 }
 
 fn fill(fd: &OwnedFd, path: &[u8], content: &mut impl Read, buffer: &mut [u8], work: &Work) -> Result<u64, FsError> {

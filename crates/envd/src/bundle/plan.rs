@@ -1,14 +1,18 @@
 //! What an archive wants to write, and whether it may. All of it is looked at before anything is written.
 //!
-//! The rules: every path stays below the folder by its letters alone; a name stands once, folders excepted; nothing lies
-//! below something that is no folder; a link begins with as many `..` as it is deep at most and has none further on, so that it
-//! stays inside whatever other links it leads through; there are only files, folders and links; what comes out fits the disk and
-//! is not many times what went in.
+//! The rules: every path stays below the folder by its letters alone; a name stands once, folders excepted, and in tar files,
+//! which are written on at their end, what is of the same kind; nothing lies below something that is no folder; a link begins
+//! with as many `..` as it is deep at most and has none further on, so that it stays inside whatever other links it leads
+//! through, and one that does not is never made; there are only files, folders and links; what comes out fits the disk and is not
+//! many times what went in.
 
 use std::collections::HashMap;
 
 use crate::filesystem::error::{FsError, Kind as Failure};
-use crate::limits::{BUNDLE_DEPTH, BUNDLE_ENTRIES, BUNDLE_NAMES, BUNDLE_PATH, UNPACK_RATIO, UNPACK_RATIO_FROM};
+use crate::limits::{
+    BUNDLE_DEPTH, BUNDLE_ENTRIES, BUNDLE_NAMES, BUNDLE_PATH, UNPACK_ENTRY, UNPACK_MEMORY_PART, UNPACK_RATIO,
+    UNPACK_RATIO_FROM,
+};
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +32,25 @@ enum Tag {
     Link,
 }
 
+/// What there is for an archive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Bytes of the archive itself.
+    pub(super) packed: u64,
+    /// Bytes that the disk has left.
+    pub(super) free: u64,
+    /// Files that the disk has left; `None` where it does not count them.
+    pub(super) files: Option<u64>,
+    /// Bytes of memory of the sandbox.
+    pub(super) memory: u64,
+    /// Whether the last of the same name is the one that counts, as in tar files.
+    pub(super) last_wins: bool,
+}
+
 /// The entries so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
+    room: Room,
     tags: HashMap<Vec<u8>, Tag>,
     entries: usize,
     names: usize,
@@ -50,29 +70,74 @@ pub(super) fn shown(path: &[u8]) -> String {
 }
 
 impl Plan {
-    /// Takes one more entry. `path` is [`clean`].
-    pub(super) fn add(&mut self, path: &[u8], kind: &Kind, size: u64) -> Result<(), FsError> {
-        self.entries += 1;
-        if self.entries > BUNDLE_ENTRIES {
+    pub(super) fn new(room: Room) -> Self {
+        Self {
+            room,
+            tags: HashMap::new(),
+            entries: 0,
+            names: 0,
+            total: 0,
+        }
+    }
+
+    /// Whether so many entries, with names of so many bytes, are not too many.
+    pub(super) fn count(&self, entries: u64, names: u64) -> Result<(), FsError> {
+        if entries > BUNDLE_ENTRIES as u64 {
             return Err(refused(format!("it has more than {BUNDLE_ENTRIES} entries")));
         }
+        if names > BUNDLE_NAMES as u64 {
+            return Err(refused(format!("its names have more than {} MiB", BUNDLE_NAMES >> 20)));
+        }
+        if self.room.files.is_some_and(|files| entries > files) {
+            let files = self.room.files.unwrap_or_default();
+            let text =
+                format!("nothing was written: the archive holds more than the {files} files the disk has room for");
+            return Err(FsError::new(Failure::NoSpace, text));
+        }
+        if entries * UNPACK_ENTRY + 2 * names > self.room.memory / UNPACK_MEMORY_PART {
+            return Err(refused(format!(
+                "it has too many entries for the {} MiB of memory of this sandbox",
+                self.room.memory >> 20
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether so many bytes of files may come out of it.
+    fn fits(&self) -> Result<(), FsError> {
+        let (total, Room { packed, free, .. }) = (self.total, self.room);
+        if total > UNPACK_RATIO_FROM && total / UNPACK_RATIO > packed {
+            return Err(refused(format!(
+                "its {packed} bytes would become {total} or more, over {UNPACK_RATIO} times as many: it looks like a bomb"
+            )));
+        }
+        if total > free {
+            let text =
+                format!("nothing was written: the archive holds {total} bytes or more, the disk has {free} left");
+            return Err(FsError::new(Failure::NoSpace, text));
+        }
+        Ok(())
+    }
+
+    /// Takes one more entry, before its content is read. `path` is [`clean`].
+    pub(super) fn add(&mut self, path: &[u8], kind: &Kind, size: u64) -> Result<(), FsError> {
+        self.entries += 1;
         let target = match kind {
             Kind::Link(target) | Kind::Hard(target) => target.len(),
             Kind::Dir | Kind::File => 0,
         };
         self.names += path.len() + target;
-        if self.names > BUNDLE_NAMES {
-            return Err(refused(format!("its names have more than {} MiB", BUNDLE_NAMES >> 20)));
-        }
+        self.count(self.entries as u64, self.names as u64)?;
         self.total = self
             .total
             .checked_add(size)
             .ok_or_else(|| refused("its sizes are not possible"))?;
+        self.fits()?;
         let tag = match kind {
             Kind::Dir => Tag::Dir,
             Kind::File => Tag::File,
             Kind::Link(target) => {
-                stays(path, target)?;
+                possible(path, target)?;
                 Tag::Link
             }
             Kind::Hard(target) => {
@@ -96,12 +161,13 @@ impl Plan {
         match self.tags.insert(path.to_vec(), tag) {
             None => Ok(()),
             Some(Tag::Dir) if tag == Tag::Dir => Ok(()),
+            Some(before) if before == tag && self.room.last_wins => Ok(()),
             Some(_) => Err(refused(format!("entry {} stands twice in it", shown(path)))),
         }
     }
 
-    /// The last look, at all entries together. `packed`: bytes of the archive; `free`: what the disk has left.
-    pub(super) fn check(&self, packed: u64, free: u64) -> Result<(), FsError> {
+    /// The last look, at all entries together.
+    pub(super) fn check(&self) -> Result<(), FsError> {
         for path in self.tags.keys() {
             let mut at = 0;
             while let Some(slash) = path[at..].iter().position(|b| *b == b'/') {
@@ -114,21 +180,6 @@ impl Plan {
                 }
                 at += 1;
             }
-        }
-        if self.total > UNPACK_RATIO_FROM && self.total / UNPACK_RATIO > packed {
-            return Err(refused(format!(
-                "its {packed} bytes would become {}, more than {UNPACK_RATIO} times as many: it looks like a bomb",
-                self.total
-            )));
-        }
-        if self.total > free {
-            return Err(FsError::new(
-                Failure::NoSpace,
-                format!(
-                    "nothing was written: the archive holds {} bytes, the disk has {free} left",
-                    self.total
-                ),
-            ));
         }
         Ok(())
     }
@@ -173,10 +224,12 @@ pub(super) fn clean(raw: &[u8]) -> Result<Vec<u8>, FsError> {
     Ok(parts.join(&b'/'))
 }
 
-/// The same for names in zip files, where programs of other systems write and read `\` and `C:`.
+/// The same for names in zip files, where programs of other systems write and read `\` and `C:`. On Unix these are letters of
+/// a name like others.
 pub(super) fn clean_zip(raw: &[u8], from_unix: bool) -> Result<Vec<u8>, FsError> {
     if let [letter, b':', ..] = raw
         && letter.is_ascii_alphabetic()
+        && !from_unix
     {
         return Err(refused(format!("entry {} names a drive", shown(raw))));
     }
@@ -190,29 +243,31 @@ pub(super) fn clean_zip(raw: &[u8], from_unix: bool) -> Result<Vec<u8>, FsError>
     }
 }
 
-/// Whether a link at `path` stays inside.
-fn stays(path: &[u8], target: &[u8]) -> Result<(), FsError> {
-    let leads = |why: &str| refused(format!("link {} {why}: it points to {}", shown(path), shown(target)));
+/// Whether there can be a link at `path` with this target at all.
+pub(super) fn possible(path: &[u8], target: &[u8]) -> Result<(), FsError> {
     if target.is_empty() || target.len() > BUNDLE_PATH || target.contains(&0) {
-        return Err(leads("has no valid target"));
+        return Err(refused(format!("link {} has no valid target", shown(path))));
     }
-    if target.starts_with(b"/") {
-        return Err(leads("leads out of the folder"));
+    Ok(())
+}
+
+/// Whether a link at `path` stays inside. One that does not is not made.
+pub(super) fn stays(path: &[u8], target: &[u8]) -> bool {
+    if possible(path, target).is_err() || target.starts_with(b"/") {
+        return false;
     }
     let depth = path.iter().filter(|b| **b == b'/').count();
     let (mut up, mut named) = (0, false);
     for part in target.split(|b| *b == b'/') {
         match part {
             b"" | b"." => {}
-            b".." if named => return Err(leads("goes down and up again, which may lead out of the folder")),
+            // What is named may be a link to somewhere else.
+            b".." if named => return false,
             b".." => up += 1,
             _ => named = true,
         }
     }
-    if up > depth {
-        return Err(leads("leads out of the folder"));
-    }
-    Ok(())
+    up <= depth
 }
 
 #[cfg(test)]
@@ -236,16 +291,12 @@ mod tests {
             clean(raw).unwrap_err();
             clean_zip(raw, true).unwrap_err();
         }
-        for raw in [
-            &b"..\\a"[..],
-            b"\\a",
-            b"C:\\a",
-            b"c:a",
-            b"C:",
-            b"a\\..\\..\\b",
-            b"\\\\host\\share",
-        ] {
+        for raw in [&b"..\\a"[..], b"\\a", b"a\\..\\..\\b", b"\\\\host\\share"] {
             clean_zip(raw, true).unwrap_err();
+            clean_zip(raw, false).unwrap_err();
+        }
+        for raw in [&b"C:\\a"[..], b"c:a", b"C:"] {
+            assert_eq!(clean_zip(raw, true).unwrap(), raw);
             clean_zip(raw, false).unwrap_err();
         }
         assert_eq!(clean_zip(b"a\\b", true).unwrap(), b"a\\b");
@@ -263,7 +314,7 @@ mod tests {
             (b"a/b/c", b"../../d"),
             (b"a/b", b".."),
         ] {
-            stays(path, target).unwrap();
+            assert!(stays(path, target), "{path:?}");
         }
         for (path, target) in [
             (&b"a"[..], &b".."[..]),
@@ -275,16 +326,24 @@ mod tests {
             (b"a", b""),
             (b"a", b"b\0c"),
         ] {
-            stays(path, target).unwrap_err();
+            assert!(!stays(path, target), "{path:?}");
         }
     }
+
+    const ROOM: Room = Room {
+        packed: 1000,
+        free: 1000,
+        files: None,
+        memory: u64::MAX,
+        last_wins: false,
+    };
 
     #[test]
     fn entries_together() {
         let plan = |entries: &[(&[u8], Kind)]| {
-            let mut plan = Plan::default();
+            let mut plan = Plan::new(ROOM);
             entries.iter().try_for_each(|(path, kind)| plan.add(path, kind, 1))?;
-            plan.check(1000, 1000)
+            plan.check()
         };
         let link = |to: &[u8]| Kind::Link(to.to_vec());
         plan(&[
@@ -311,15 +370,63 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_a_name_wins_in_tar_files() {
+        let link = |to: &[u8]| Kind::Link(to.to_vec());
+        let kinds = [Kind::Dir, Kind::File, link(b"x")];
+        for first in &kinds {
+            for second in &kinds {
+                for last_wins in [false, true] {
+                    let mut plan = Plan::new(Room { last_wins, ..ROOM });
+                    plan.add(b"a", first, 0).unwrap();
+                    let fine = first == second && (last_wins || *first == Kind::Dir);
+                    assert_eq!(plan.add(b"a", second, 0).is_ok(), fine, "{first:?} {second:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn sizes() {
-        let mut plan = Plan::default();
+        let room = Room {
+            packed: 1,
+            free: u64::MAX,
+            ..ROOM
+        };
+        let mut plan = Plan::new(room);
         plan.add(b"a", &Kind::File, UNPACK_RATIO_FROM).unwrap();
-        plan.check(1, u64::MAX).unwrap();
+        assert!(
+            plan.add(b"b", &Kind::File, UNPACK_RATIO)
+                .unwrap_err()
+                .text()
+                .contains("bomb")
+        );
+        let packed = UNPACK_RATIO_FROM / UNPACK_RATIO + 2;
+        let mut plan = Plan::new(Room { packed, ..room });
+        plan.add(b"a", &Kind::File, UNPACK_RATIO_FROM).unwrap();
         plan.add(b"b", &Kind::File, UNPACK_RATIO).unwrap();
-        assert!(plan.check(1, u64::MAX).unwrap_err().text().contains("bomb"));
-        plan.check(UNPACK_RATIO_FROM / UNPACK_RATIO + 2, u64::MAX).unwrap();
-        let full = plan.check(UNPACK_RATIO_FROM, UNPACK_RATIO_FROM).unwrap_err();
-        assert_eq!(full.status(), 507);
+        plan.check().unwrap();
         plan.add(b"c", &Kind::File, u64::MAX).unwrap_err();
+        let mut plan = Plan::new(ROOM);
+        plan.add(b"a", &Kind::File, 1000).unwrap();
+        assert_eq!(plan.add(b"b", &Kind::File, 1).unwrap_err().status(), 507);
+    }
+
+    #[test]
+    fn numbers() {
+        let plan = Plan::new(Room { files: Some(2), ..ROOM });
+        plan.count(2, 0).unwrap();
+        assert_eq!(plan.count(3, 0).unwrap_err().status(), 507);
+        let most = BUNDLE_ENTRIES as u64;
+        Plan::new(ROOM).count(most, 0).unwrap();
+        Plan::new(ROOM).count(most + 1, 0).unwrap_err();
+        Plan::new(ROOM).count(1, BUNDLE_NAMES as u64 + 1).unwrap_err();
+        let small = Plan::new(Room {
+            memory: 256 << 20,
+            ..ROOM
+        });
+        small.count(50_000, 5_000_000).unwrap();
+        small.count(50_000, 10_000_000).unwrap_err();
+        let text = small.count(499_000, 0).unwrap_err().text();
+        assert!(text.contains("256 MiB of memory"), "{text}");
     }
 }

@@ -1,6 +1,8 @@
 //! Archives made by hand, good and hostile, packed and unpacked in folders of this machine.
 
+mod odd;
 mod packing;
+mod replacing;
 mod unpacking;
 
 use std::fs;

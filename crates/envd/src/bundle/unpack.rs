@@ -7,10 +7,11 @@ use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use super::place::{Place, free};
-use super::plan::Plan;
-use super::{Report, Work, untar, unzip};
+use super::place::{Place, left};
+use super::plan::{Plan, Room};
+use super::{Listed, Report, Work, untar, unzip};
 use crate::filesystem::error::{FsError, Kind};
+use crate::metrics::memory_limit;
 use crate::users::User;
 
 /// Where tar has its magic, and what it is.
@@ -28,9 +29,21 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// An empty plan, with the room that there is.
+    pub(super) fn plan(&self, last_wins: bool) -> Plan {
+        let (free, files) = left(self.dest);
+        Plan::new(Room {
+            packed: self.size,
+            free,
+            files,
+            memory: memory_limit().unwrap_or(u64::MAX),
+            last_wins,
+        })
+    }
+
     /// The folder, once all of the archive was looked at. Nothing is made before.
     pub(super) fn place(&self, plan: &Plan) -> Result<Place, FsError> {
-        plan.check(self.size, free(self.dest))?;
+        plan.check()?;
         Place::open(self.dest, self.user)
     }
 }
@@ -46,7 +59,7 @@ pub(super) fn unpack(archive: &Path, dest: &Path, user: &User, work: &Work) -> R
         let text = format!("'{}' is {what}, not a zip, tar or tar.gz file", archive.display());
         Err(FsError::invalid(text))
     };
-    let place = if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
+    let (place, left_out) = if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
         unzip::unzip(file, &job)
     } else if start.starts_with(&[0x1f, 0x8b]) {
         let inside = read_start(&mut MultiGzDecoder::new(&file)).unwrap_or_default();
@@ -64,9 +77,13 @@ pub(super) fn unpack(archive: &Path, dest: &Path, user: &User, work: &Work) -> R
         size,
         entries: place.entries,
         bytes: place.bytes,
+        left_out,
         ..Report::default()
     })
 }
+
+/// What was made, and the links that were not because they lead out of the folder.
+pub(super) type Unpacked = (Place, Listed);
 
 /// Says how far it had come before it failed.
 pub(super) fn after(place: &Place, error: &FsError) -> FsError {

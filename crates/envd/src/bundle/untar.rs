@@ -1,17 +1,18 @@
 //! Reads tar files, plain and gzipped: once to look at all entries, a second time to write them.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::rc::Rc;
 
-use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
-use super::place::{Meta, Place, damaged};
-use super::plan::{Kind, Plan, clean, refused, shown};
-use super::unpack::{Job, after};
-use super::{Work, parse_time};
+use super::gunzip::Members;
+use super::place::Meta;
+use super::plan::{Kind, clean, possible, refused, shown, stays};
+use super::unpack::{Job, Unpacked, after};
+use super::{Listed, Work, parse_time};
 use crate::filesystem::error::FsError;
 use crate::limits::{BUNDLE_PIECE, UNPACK_HEAD};
 
@@ -38,41 +39,50 @@ impl Read for Rationed<'_> {
     }
 }
 
-pub(super) fn untar(file: &File, gzipped: bool, job: &Job<'_>) -> Result<Place, FsError> {
+pub(super) fn untar(file: &File, gzipped: bool, job: &Job<'_>) -> Result<Unpacked, FsError> {
     let failed = |e: &dyn std::fmt::Display| refused(format!("it is damaged: {e}"));
-    let mut plan = Plan::default();
+    let mut plan = job.plan(true);
+    // What each link points to so far.
+    let mut targets = HashMap::new();
     each(file, gzipped, job.work, failed, |entry, path, kind, _| {
+        let kind = another_link(kind, |first| targets.get(first).cloned());
         let size = if kind == Kind::File { entry.size() } else { 0 };
         plan.add(&path, &kind, size)?;
+        if let Kind::Link(target) = kind {
+            targets.insert(path, target);
+            return Ok(());
+        }
         if kind != Kind::File {
             return Ok(());
         }
         // Read to its end here, where that is not taken for a part of a head.
-        match io::copy(&mut Counted(entry), &mut io::sink()) {
-            Ok(read) if read == size => Ok(()),
-            Ok(_) => Err(refused(format!("it is cut short in entry {}", shown(&path)))),
+        match io::copy(&mut Counted::new(entry, job.work), &mut io::sink()) {
+            Ok(_) => Ok(()),
             Err(e) => Err(refused(format!("it is damaged in entry {}: {e}", shown(&path)))),
         }
     })?;
+    drop(targets);
     let mut place = job.place(&plan)?;
-    let mut links = Vec::new();
+    let mut links: HashMap<Vec<u8>, (Vec<u8>, Meta)> = HashMap::new();
     let written = each(
         file,
         gzipped,
         job.work,
         |e| FsError::invalid(format!("the archive is damaged: {e}")),
         |entry, path, kind, meta| {
+            let kind = another_link(kind, |first| links.get(first).map(|(target, _)| target.clone()));
             if !plan.knows(&path, &kind) {
                 return Err(FsError::invalid("the archive was changed while it was unpacked"));
             }
             match kind {
                 Kind::Dir => place.dir(&path, meta)?,
                 Kind::Link(target) => {
-                    links.push((path, target, meta));
+                    possible(&path, &target)?;
+                    links.insert(path, (target, meta));
                     return Ok(());
                 }
                 Kind::Hard(first) => place.hard(&path, &first)?,
-                Kind::File => return write(entry, &path, meta, &mut place, job.work),
+                Kind::File => return place.file(&path, meta, &mut Counted::new(entry, job.work), job.work),
             }
             job.work.entry();
             Ok(())
@@ -80,34 +90,56 @@ pub(super) fn untar(file: &File, gzipped: bool, job: &Job<'_>) -> Result<Place, 
     );
     written.map_err(|e| after(&place, &e))?;
     // Last, so that nothing is ever written through one.
-    for (path, target, meta) in links {
-        let mut again = Plan::default();
-        again.add(&path, &Kind::Link(target.clone()), 0)?;
+    let mut left_out = Listed::default();
+    for (path, (target, meta)) in links {
+        if !stays(&path, &target) {
+            left_out.add(&path);
+            continue;
+        }
         place.link(&path, &target, meta).map_err(|e| after(&place, &e))?;
         job.work.entry();
     }
     place.finish().map_err(|e| after(&place, &e))?;
-    Ok(place)
+    Ok((place, left_out))
 }
 
-fn write(entry: &mut Content<'_, '_>, path: &[u8], meta: Meta, place: &mut Place, work: &Work) -> Result<(), FsError> {
-    let (size, before) = (entry.size(), place.bytes);
-    place.file(path, meta, &mut Counted(entry), work)?;
-    if place.bytes - before == size {
-        Ok(())
-    } else {
-        Err(damaged(path, &"it is cut short"))
+/// GNU tar writes a second name of a symbolic link as another name: here it is a second link.
+fn another_link(kind: Kind, target: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Kind {
+    match kind {
+        Kind::Hard(first) => target(&first).map_or(Kind::Hard(first), Kind::Link),
+        kind => kind,
     }
 }
 
 type Content<'a, 'f> = Entry<'a, Rationed<'f>>;
 
-/// Gives an entry's content: `Entry` itself would be taken by value.
-struct Counted<'e, 'a, 'f>(&'e mut Content<'a, 'f>);
+/// Gives an entry's content, all of it or an error.
+struct Counted<'e, 'a, 'f, 'w> {
+    left: u64,
+    entry: &'e mut Content<'a, 'f>,
+    work: &'w Work,
+}
 
-impl Read for Counted<'_, '_, '_> {
+impl<'e, 'a, 'f, 'w> Counted<'e, 'a, 'f, 'w> {
+    fn new(entry: &'e mut Content<'a, 'f>, work: &'w Work) -> Self {
+        Self {
+            left: entry.size(),
+            entry,
+            work,
+        }
+    }
+}
+
+impl Read for Counted<'_, '_, '_, '_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read(into)
+        // Asked here too: the holes of sparse files are not read from the archive.
+        self.work.go_on().map_err(|e| io::Error::other(e.text()))?;
+        let read = self.entry.read(into)?;
+        self.left = self.left.saturating_sub(read as u64);
+        if read == 0 && !into.is_empty() && self.left > 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is cut short"));
+        }
+        Ok(read)
     }
 }
 
@@ -123,7 +155,7 @@ fn each(
     let plain = BufReader::with_capacity(BUNDLE_PIECE, file);
     let left = Rc::new(Cell::new(UNPACK_HEAD));
     let from: Box<dyn Read + '_> = if gzipped {
-        Box::new(BufReader::with_capacity(BUNDLE_PIECE, MultiGzDecoder::new(plain)))
+        Box::new(BufReader::with_capacity(BUNDLE_PIECE, Members::new(plain, work)))
     } else {
         Box::new(plain)
     };
@@ -205,4 +237,36 @@ fn head(entry: &mut Content<'_, '_>) -> Result<(Vec<u8>, Kind, Meta), FsError> {
         }
     }
     Ok((path, kind, meta))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_cancels_is_heard_within_a_hole() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::GNUSparse);
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.sparse[0].set_offset(1 << 40);
+        gnu.sparse[0].set_length(0);
+        gnu.set_real_size(1 << 40);
+        header.set_size(0);
+        header.set_cksum();
+        let work = Work::new(Duration::from_secs(600));
+        let mut archive = Archive::new(Rationed {
+            from: Box::new(&header.as_bytes()[..]),
+            left: Rc::new(Cell::new(u64::MAX)),
+            work: &work,
+        });
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        let mut content = Counted::new(&mut entry, &work);
+        assert_eq!(content.read(&mut [1; 100]).unwrap(), 100);
+        work.cancelled.store(true, Ordering::Relaxed);
+        let error = content.read(&mut [1; 100]).unwrap_err();
+        assert!(error.to_string().contains("cancelled"), "{error}");
+    }
 }

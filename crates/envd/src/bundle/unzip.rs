@@ -9,9 +9,10 @@ use rawzip::{
     ZipFileHeaderRecord, ZipReader, extra_fields::ExtraFieldId,
 };
 
+use super::Listed;
 use super::place::{Meta, Place, damaged};
-use super::plan::{Kind, Plan, clean_zip, refused, shown};
-use super::unpack::{Job, after};
+use super::plan::{Kind, Plan, clean_zip, refused, shown, stays};
+use super::unpack::{Job, Unpacked, after};
 use crate::filesystem::error::FsError;
 use crate::limits::BUNDLE_PATH;
 
@@ -32,12 +33,14 @@ struct Item {
 
 type Archive = ZipArchive<FileReader>;
 
-pub(super) fn unzip(file: File, job: &Job<'_>) -> Result<Place, FsError> {
+pub(super) fn unzip(file: File, job: &Job<'_>) -> Result<Unpacked, FsError> {
     let mut buffer = vec![0; RECOMMENDED_BUFFER_SIZE];
     let archive = ZipArchive::with_max_search_space(SEARCH)
         .locate_in_file(file, &mut buffer)
         .map_err(|(_, e)| refused(format!("it is no whole zip file: {e}")))?;
-    let mut plan = Plan::default();
+    let mut plan = job.plan(false);
+    // Before as much as the list is in memory.
+    plan.count(archive.entries_hint(), 0)?;
     let items = list(&archive, &mut buffer, &mut plan, job)?;
     let mut place = job.place(&plan)?;
     let mut inflate = None;
@@ -49,15 +52,20 @@ pub(super) fn unzip(file: File, job: &Job<'_>) -> Result<Place, FsError> {
         written.map_err(|e| after(&place, &e))?;
     }
     // Last, so that nothing is ever written through one.
+    let mut left_out = Listed::default();
     for item in &items {
         if let Kind::Link(target) = &item.kind {
+            if !stays(&item.path, target) {
+                left_out.add(&item.path);
+                continue;
+            }
             let written = place.link(&item.path, target, item.meta);
             written.map_err(|e| after(&place, &e))?;
             job.work.entry();
         }
     }
     place.finish().map_err(|e| after(&place, &e))?;
-    Ok(place)
+    Ok((place, left_out))
 }
 
 /// What is in it. Refuses what may not be unpacked.

@@ -12,16 +12,16 @@ use tempfile::TempDir;
 
 use super::*;
 
-struct Zipped {
-    name: &'static [u8],
-    content: Vec<u8>,
-    mode: u32,
-    encrypted: bool,
-    crc: Option<u32>,
-    size: Option<u64>,
+pub(super) struct Zipped {
+    pub(super) name: &'static [u8],
+    pub(super) content: Vec<u8>,
+    pub(super) mode: u32,
+    pub(super) encrypted: bool,
+    pub(super) crc: Option<u32>,
+    pub(super) size: Option<u64>,
 }
 
-fn file(name: &'static [u8], content: &[u8]) -> Zipped {
+pub(super) fn file(name: &'static [u8], content: &[u8]) -> Zipped {
     Zipped {
         name,
         content: content.to_vec(),
@@ -32,14 +32,14 @@ fn file(name: &'static [u8], content: &[u8]) -> Zipped {
     }
 }
 
-fn link(name: &'static [u8], to: &[u8]) -> Zipped {
+pub(super) fn link(name: &'static [u8], to: &[u8]) -> Zipped {
     Zipped {
         mode: 0o120_777,
         ..file(name, to)
     }
 }
 
-fn zipped(entries: &[Zipped]) -> Vec<u8> {
+pub(super) fn zipped(entries: &[Zipped]) -> Vec<u8> {
     let mut archive = ZipArchiveWriter::new(Cursor::new(Vec::new()));
     for entry in entries {
         let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), Compression::fast());
@@ -62,10 +62,10 @@ fn zipped(entries: &[Zipped]) -> Vec<u8> {
     archive.finish().unwrap().into_inner()
 }
 
-type Tarred<'a> = (&'a [u8], tar::EntryType, &'a [u8]);
+pub(super) type Tarred<'a> = (&'a [u8], tar::EntryType, &'a [u8]);
 
 /// Headers by hand: the library writes no hostile names.
-fn tarred(entries: &[Tarred<'_>]) -> Vec<u8> {
+pub(super) fn tarred(entries: &[Tarred<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, kind, what) in entries {
         let is_file = *kind == tar::EntryType::Regular;
@@ -89,14 +89,14 @@ fn tarred(entries: &[Tarred<'_>]) -> Vec<u8> {
     out
 }
 
-fn gzipped(data: &[u8]) -> Vec<u8> {
+pub(super) fn gzipped(data: &[u8]) -> Vec<u8> {
     let mut out = GzEncoder::new(Vec::new(), Compression::fast());
     out.write_all(data).unwrap();
     out.finish().unwrap()
 }
 
 /// A folder with an archive in it and something to be hurt.
-fn stage(data: &[u8]) -> (TempDir, PathBuf, PathBuf) {
+pub(super) fn stage(data: &[u8]) -> (TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("a/b");
     fs::create_dir_all(&inner).unwrap();
@@ -108,7 +108,7 @@ fn stage(data: &[u8]) -> (TempDir, PathBuf, PathBuf) {
 }
 
 /// Nothing is written at all, and the refusal holds `said`.
-fn refused_whole(data: &[u8], said: &str) {
+pub(super) fn refused_whole(data: &[u8], said: &str) {
     let (folder, archive, dest) = stage(data);
     let before = tree(folder.path());
     let text = unpack(&archive, &dest).expect_err(said).text();
@@ -124,13 +124,11 @@ fn hostile_zip_files() {
         (vec![good(), file(b"a/../../evil", b"x")], "out of the folder"),
         (vec![good(), file(b"/tmp/evil", b"x")], "absolute"),
         (vec![good(), file(b"..\\evil", b"x")], "out of the folder"),
-        (vec![good(), file(b"C:\\evil", b"x")], "drive"),
         (vec![good(), file(b"a\0b", b"x")], "zero byte"),
-        (vec![good(), link(b"l", b"/tmp")], "leads out"),
-        (vec![good(), link(b"d/l", b"../../x")], "leads out"),
+        (vec![link(b"l", b"/tmp"), file(b"l/x", b"x")], "lies below"),
+        (vec![good(), link(b"l", b"")], "no valid target"),
         (vec![link(b"l", b"d"), file(b"l/x", b"x")], "lies below"),
         (vec![file(b"l/x", b"x"), link(b"l", b"d")], "lies below"),
-        (vec![link(b"a/s", b"../t"), link(b"a/l", b"s/../../e")], "may lead out"),
         (vec![link(b"l", &[b'x'; 5000])], "no valid target"),
         (vec![good(), good()], "stands twice"),
         (vec![file(b"a", b"x"), file(b"./a", b"x")], "stands twice"),
@@ -258,17 +256,24 @@ fn hostile_tar_files() {
         (&[(b"/tmp/evil", E::Regular, b"x")], "absolute"),
         (
             &[(b"l", E::Symlink, b"/tmp"), (b"l/evil", E::Regular, b"x")],
-            "leads out",
+            "lies below",
         ),
         (&[(b"l", E::Symlink, b"d"), (b"l/evil", E::Regular, b"x")], "lies below"),
         (&[(b"l", E::Symlink, b"d"), (b"l", E::Directory, b"")], "stands twice"),
         (&[(b"h", E::Link, b"/etc/passwd")], "absolute"),
         (&[(b"h", E::Link, b"../canary")], "out of the folder"),
         (&[(b"h", E::Link, b"nowhere")], "another name"),
-        (&[(b"l", E::Symlink, b"x"), (b"h", E::Link, b"l")], "another name"),
+        (
+            &[
+                (b"l", E::Symlink, b"x"),
+                (b"h", E::Link, b"l"),
+                (b"h/x", E::Regular, b""),
+            ],
+            "lies below",
+        ),
+        (&[(b"a", E::Regular, b"1"), (b"a", E::Symlink, b"2")], "stands twice"),
         (&[(b"d", E::Char, b"")], "device or pipe"),
         (&[(b"f", E::Fifo, b"")], "device or pipe"),
-        (&[(b"a", E::Regular, b"1"), (b"a", E::Regular, b"2")], "stands twice"),
         (&[(b"q", E::new(b'Q'), b"")], "not known"),
         (&[(b"l", E::Symlink, b"")], "no valid target"),
     ] {
