@@ -69,7 +69,7 @@ pub struct ArchiveReport {
     pub bytes: u64,
     /// What the user may not read; it is not in the archive.
     pub unreadable: PathList,
-    /// Folders that tools make again, left out as was asked.
+    /// Folders that tools make again, left out as was asked; of what was unpacked: links that lead out of the folder.
     pub left_out: PathList,
     /// Sockets, pipes and devices, which no archive holds.
     pub special: PathList,

@@ -32,9 +32,19 @@ fn explain(target: &Target, error: &Error) -> ToolError {
         _ if denied => {
             told.hint("Archives are read and written as user; run_command with user root may do what user may not.")
         }
+        Error::InvalidArgument(_) if of_archive(&told.message) => {
+            told.hint("Unpack it with a program in the sandbox (run_command: unzip, tar) if you trust it.")
+        }
         Error::InvalidArgument(_) => told.hint("Look at the paths with path_info or list_dir."),
         _ => told,
     }
+}
+
+/// Whether it is the archive itself that is refused, not a path of the call.
+fn of_archive(message: &str) -> bool {
+    ["the archive is ", "is damaged"]
+        .iter()
+        .any(|said| message.contains(said))
 }
 
 /// A line for a model on what was packed.
@@ -57,10 +67,18 @@ pub(super) fn packed(report: &ArchiveReport) -> String {
 
 /// A line for a model on what was unpacked.
 pub(super) fn unpacked(report: &ArchiveReport) -> String {
-    format!(
+    let mut text = format!(
         "unpacked {} entries, {} bytes, into {}",
         report.entries, report.bytes, report.path
-    )
+    );
+    if report.left_out.count > 0 {
+        let _ = write!(
+            text,
+            "\nlinks that lead out of the folder, so not made: {}",
+            listed(&report.left_out)
+        );
+    }
+    text
 }
 
 fn listed(list: &PathList) -> String {

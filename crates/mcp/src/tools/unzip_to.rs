@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    archive_work::{done, unpacked},
+    archive_work::{done, missing, unpacked},
     follow::{Followed, follow, goes_on},
 };
 use crate::{
@@ -30,6 +30,9 @@ pub(super) struct Params {
 pub(super) struct Output {
     #[serde(skip_serializing_if = "Option::is_none")]
     entries: Option<u64>,
+    /// Links that lead out, not made; the first
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<String>,
 }
@@ -58,13 +61,24 @@ impl Tool for UnzipTo {
         };
         let (files, within) = (target.files(), target.clone());
         let work = |say| async move { done(within, files.unzip(request), say).await };
-        let (entries, job_id, text) = match follow(&call, &target, cmd, work, unpacked).await? {
-            Followed::Done(report) => (Some(report.entries), None, unpacked(&report)),
+        let (entries, missing, job_id, text) = match follow(&call, &target, cmd, work, unpacked).await? {
+            Followed::Done(report) => {
+                let text = unpacked(&report);
+                (Some(report.entries), missing(report), None, text)
+            }
             Followed::Job(id) => {
                 let text = goes_on(&id);
-                (None, Some(id), text)
+                (None, Vec::new(), Some(id), text)
             }
         };
-        Ok(Reply::new(Output { entries, job_id }, text).within(target.id()))
+        Ok(Reply::new(
+            Output {
+                entries,
+                missing,
+                job_id,
+            },
+            text,
+        )
+        .within(target.id()))
     }
 }

@@ -189,11 +189,11 @@ def pack(src, dest, leave_out):
     put(done={**done, "unreadable": unreadable, "left_out": left_out, "special": special})
 
 
-def clean(raw, is_zip):
+def clean(raw, is_zip, drives=False):
     shown = json.dumps(raw[:200])
     as_elsewhere = raw.replace("\\", "/") if is_zip else raw
     parts = [part for part in as_elsewhere.split("/") if part not in ("", ".")]
-    drive = is_zip and raw[1:2] == ":" and raw[:1].isalpha()
+    drive = drives and raw[1:2] == ":" and raw[:1].isalpha()
     if as_elsewhere.startswith("/") or ".." in parts or drive or "\0" in raw:
         raise refused(f"entry {shown} leads out of the folder")
     if len(raw.encode("utf-8", "surrogateescape")) > PATH or len(parts) > DEPTH:
@@ -204,24 +204,33 @@ def clean(raw, is_zip):
 def stays(path, target):
     parts = [part for part in target.split("/") if part not in ("", ".")]
     up = next((at for at, part in enumerate(parts) if part != ".."), len(parts))
-    wrong = not target or target.startswith("/") or "\0" in target or len(target) > PATH
-    if wrong or ".." in parts[up:] or up > path.count("/"):
-        raise refused(f"link {json.dumps(path)} leads out of the folder: it points to {json.dumps(target[:200])}")
+    return not (target.startswith("/") or ".." in parts[up:] or up > path.count("/"))
 
 
 class Plan:
     """The same rules as the daemon's: see its `plan.rs`."""
 
-    def __init__(self):
+    def __init__(self, packed, dest, last_wins):
         self.kinds, self.total, self.count = {}, 0, 0
+        self.packed, self.last_wins = packed, last_wins
+        while not os.path.isdir(dest):
+            dest = os.path.dirname(dest)
+        disk = os.statvfs(dest)
+        self.free, self.files = disk.f_bavail * disk.f_frsize, disk.f_favail if disk.f_files else ENTRIES
 
     def add(self, path, kind, target, size):
         self.count += 1
         if self.count > ENTRIES:
             raise refused(f"it has more than {ENTRIES} entries")
+        if self.count > self.files:
+            raise Failed(507, f"nothing was written: the archive holds more than the {self.files} files the disk has room for")
         self.total += size
-        if kind == LINK:
-            stays(path, target)
+        if self.total > RATIO_FROM and self.total // RATIO > self.packed:
+            raise refused(f"its {self.packed} bytes would become {self.total} or more: it looks like a bomb")
+        if self.total > self.free:
+            raise Failed(507, f"nothing was written: the archive holds {self.total} bytes, more than the disk has left")
+        if kind == LINK and (not target or "\0" in target or len(target) > PATH):
+            raise refused(f"link {json.dumps(path)} has no valid target")
         if kind == HARD:
             if self.kinds.get(target) != FILE:
                 raise refused(f"entry {json.dumps(path)} is another name of what is no file before it")
@@ -230,24 +239,17 @@ class Plan:
             if kind != DIR:
                 raise refused("an entry that is no folder takes the place of the folder itself")
             return
-        if self.kinds.get(path, kind) != kind or (path in self.kinds and kind != DIR):
+        if self.kinds.get(path, kind) != kind or (path in self.kinds and kind != DIR and not self.last_wins):
             raise refused(f"entry {json.dumps(path)} stands twice in it")
         self.kinds[path] = kind
 
-    def check(self, packed, dest):
+    def check(self):
         for path in self.kinds:
             at = path.find("/")
             while at >= 0:
                 if self.kinds.get(path[:at], DIR) != DIR:
                     raise refused(f"entry {json.dumps(path)} lies below {json.dumps(path[:at])}, which is no folder in it")
                 at = path.find("/", at + 1)
-        if self.total > RATIO_FROM and self.total // RATIO > packed:
-            raise refused(f"its {packed} bytes would become {self.total}: it looks like a bomb")
-        while not os.path.isdir(dest):
-            dest = os.path.dirname(dest)
-        disk = os.statvfs(dest)
-        if self.total > disk.f_bavail * disk.f_frsize:
-            raise Failed(507, f"nothing was written: the archive holds {self.total} bytes, more than the disk has left")
 
 
 class Place:
@@ -258,7 +260,7 @@ class Place:
     def __init__(self, dest):
         os.makedirs(dest, exist_ok=True)
         self.root, self.made = os.open(dest, os.O_RDONLY | os.O_DIRECTORY), {}
-        self.at, self.fd = "", os.dup(self.root)
+        self.at, self.fd, self.tries = "", os.dup(self.root), 0
 
     def enter(self, path):
         if path == self.at:
@@ -282,29 +284,48 @@ class Place:
         self.at, self.fd = path, fd
         return fd
 
-    def new(self, path, make):
+    def new(self, path, make, fill=lambda made: None):
+        """What stands there is replaced by what is whole, and by nothing else."""
         folder, _, name = path.rpartition("/")
-        fd = self.enter(folder)
+        fd, called = self.enter(folder), name
         try:
-            return make(name, fd)
+            made = make(name, fd)
         except FileExistsError:
             if stat.S_ISDIR(os.lstat(name, dir_fd=fd).st_mode):
                 raise Failed(400, f"{json.dumps(path)} stands already and is a folder") from None
-            os.unlink(name, dir_fd=fd)
-            return make(name, fd)
+            while True:
+                self.tries += 1
+                called = f".unpacked.{os.getpid()}.{self.tries}.tmp"
+                try:
+                    made = make(called, fd)
+                    break
+                except FileExistsError:
+                    continue
+        try:
+            fill(made)
+            if called != name:
+                os.rename(called, name, src_dir_fd=fd, dst_dir_fd=fd)
+        except BaseException:
+            os.unlink(called, dir_fd=fd)
+            raise
+        if called != name:
+            try:
+                # Two names of one file both stay after a rename.
+                os.unlink(called, dir_fd=fd)
+            except FileNotFoundError:
+                pass
 
     def file(self, path, mode, mtime, source, told):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        out = os.fdopen(self.new(path, lambda name, fd: os.open(name, flags, 0o600, dir_fd=fd)), "wb")
-        try:
-            with out:
+
+        def fill(made):
+            with os.fdopen(made, "wb") as out:
                 copy(source, out, told)
                 out.flush()
                 os.fchmod(out.fileno(), (0o644 if mode is None else mode) & 0o777)
                 os.utime(out.fileno(), (mtime, mtime))
-        except BaseException:
-            os.unlink(path.rpartition("/")[2], dir_fd=self.fd)
-            raise
+
+        self.new(path, lambda name, fd: os.open(name, flags, 0o600, dir_fd=fd), fill)
 
     def finish(self):
         for path in sorted(self.made, reverse=True):
@@ -327,7 +348,7 @@ def zip_entries(archive, size):
             raise refused(f"entry {json.dumps(raw[:200])} is compressed by method {entry.compress_type}")
         ranges.append((entry.header_offset, entry.header_offset + 30 + len(entry.filename) + entry.compress_size))
         bits = entry.external_attr >> 16 if unix else 0
-        path = clean(raw if unix else raw.replace("\\", "/"), True)
+        path = clean(raw if unix else raw.replace("\\", "/"), True, not unix)
         kind, target = (DIR if raw.endswith("/") else FILE), None
         if stat.S_IFMT(bits) == stat.S_IFLNK:
             if entry.file_size > PATH:
@@ -349,6 +370,7 @@ def zip_entries(archive, size):
 
 
 def tar_entries(archive):
+    links = {}
     for entry in archive:
         path, target, size = clean(entry.name, False), None, 0
         if entry.isdir():
@@ -357,10 +379,15 @@ def tar_entries(archive):
             kind, target = LINK, entry.linkname
         elif entry.islnk():
             kind, target = HARD, clean(entry.linkname, False)
+            # GNU tar writes a second name of a symbolic link so: here it is a second link.
+            if target in links:
+                kind, target = LINK, links[target]
         elif entry.isreg():
             kind, size = FILE, entry.size
         else:
             raise refused(f"entry {json.dumps(path)} is a device or pipe")
+        if kind == LINK:
+            links[path] = target
         yield path, kind, target, size, entry.mode, entry.mtime, entry
 
 
@@ -380,10 +407,10 @@ def unpack(source, dest):
             else:
                 archive = tarfile.open(fileobj=file, mode="r:*")
                 listed, content = (lambda: tar_entries(archive)), archive.extractfile
-            plan, links, place = Plan(), [], None
+            plan, links, left_out = Plan(size, dest, start[:2] != b"PK"), {}, Listed()
             for path, kind, target, length, *_ in listed():
                 plan.add(path, kind, target, length)
-            plan.check(size, dest)
+            plan.check()
         except (zipfile.BadZipFile, tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError) as error:
             raise refused(f"it is no whole zip, tar or tar.gz file: {error}") from error
         place = Place(dest)
@@ -394,7 +421,7 @@ def unpack(source, dest):
                     if path in place.made:
                         place.made[path] = (mode, mtime)
                 elif kind == LINK:
-                    links.append((path, target, mtime))
+                    links[path] = target, mtime
                     continue
                 elif kind == HARD:
                     folder, _, name = target.rpartition("/")
@@ -407,12 +434,15 @@ def unpack(source, dest):
             except (zipfile.BadZipFile, tarfile.TarError, EOFError, gzip.BadGzipFile, zipfile.zlib.error) as error:
                 raise Failed(400, f"entry {json.dumps(path)} is damaged: {error}; {told.entries} entries had been written before") from error
             told.add(1)
-        for path, target, mtime in links:
+        for path, (target, mtime) in links.items():
+            if not stays(path, target):
+                left_out.add(path)
+                continue
             place.new(path, lambda name, fd: os.symlink(target, name, dir_fd=fd))
             os.utime(path.rpartition("/")[2], (mtime, mtime), dir_fd=place.fd, follow_symlinks=False)
             told.add(1)
         place.finish()
-    put(done={"path": dest, "size": size, "entries": told.entries, "bytes": told.bytes})
+    put(done={"path": dest, "size": size, "entries": told.entries, "bytes": told.bytes, "left_out": left_out.out()})
 
 
 def main():
