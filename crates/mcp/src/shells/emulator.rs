@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use avt::parser::Function;
 use sandhold_client::PtySize;
 use unicode_width::UnicodeWidthChar;
 
@@ -17,9 +18,15 @@ use super::{
 };
 use crate::{budget, limits};
 
+/// Cells that output may fill at once by short sequences that stand for many of them. It is more than two of the largest
+/// screens; what goes beyond it is left out of the picture.
+const FILLED: usize = 1 << 16;
+
 /// A terminal emulator.
 pub(super) struct Emulator {
     screen: avt::Terminal,
+    /// Reads for the screen. It is not inside of it, so that what costs too much can be left out.
+    drawing: avt::Parser,
     parser: vte::Parser,
     seen: Seen,
     /// A character that has only begun.
@@ -42,6 +49,7 @@ impl Emulator {
     pub(super) fn new(size: PtySize) -> Self {
         Self {
             screen: screen(size),
+            drawing: avt::Parser::new(),
             parser: vte::Parser::new(),
             seen: Seen::new(columns(size)),
             begun: Vec::new(),
@@ -56,13 +64,14 @@ impl Emulator {
         bytes.extend_from_slice(output);
         self.begun = bytes.split_off(budget::whole_chars(&bytes));
         let mut answers = Vec::new();
+        let mut allowance = FILLED;
         let text = String::from_utf8_lossy(&bytes);
         let mut rest: &str = &text;
         while !rest.is_empty() {
             let end = self.parser.advance_until_terminated(&mut self.seen, rest.as_bytes());
             // A question ends with a plain letter, so this is between characters.
             let (done, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
-            self.draw(done);
+            self.draw(done, &mut allowance);
             if let Some(query) = self.seen.query.take() {
                 self.answer(query, &mut answers);
             }
@@ -72,20 +81,19 @@ impl Emulator {
     }
 
     /// Puts text on the screen. What makes the emulator fail costs the picture, not the shell.
-    fn draw(&mut self, text: &str) {
+    fn draw(&mut self, text: &str, allowance: &mut usize) {
         // Characters without a width belong to the one before, which holds no more than itself.
-        let visible = |c: &char| c.width() != Some(0) || c.is_ascii();
-        let screen = &mut self.screen;
+        let visible = |c: &char| c.is_ascii() || c.width() != Some(0);
+        let cells = columns(self.size) * rows(self.size);
+        let (screen, drawing) = (&mut self.screen, &mut self.drawing);
         let drawn = catch_unwind(AssertUnwindSafe(|| {
-            if text.is_ascii() {
-                screen.feed(text);
-            } else {
-                screen.feed(text.chars().filter(visible));
-            }
+            let functions = text.chars().filter(visible).filter_map(|c| drawing.feed(c));
+            screen.execute(functions.filter_map(|f| affordable(f, cells, allowance)));
         }));
         if drawn.is_err() {
             tracing::warn!("the terminal emulator failed; its screen is empty now");
             self.screen = self::screen(self.size);
+            self.drawing = avt::Parser::new();
         }
     }
 
@@ -187,6 +195,29 @@ impl Emulator {
 
     pub(super) fn unread_text(&self) -> &str {
         self.seen.unread.text()
+    }
+}
+
+/// What is drawn of a function on a screen of so many cells. A few bytes can ask for 65535 characters, thousands of times in
+/// a piece of output; no other function costs more than the screen has cells.
+fn affordable(function: Function, cells: usize, allowance: &mut usize) -> Option<Function> {
+    let wanted = match function {
+        Function::Rep(count) => usize::from(count.max(1)).min(cells),
+        // Prints every cell by itself.
+        Function::Decaln => cells,
+        other => return Some(other),
+    };
+    let granted = wanted.min(*allowance);
+    match function {
+        Function::Rep(_) if granted > 0 => {
+            *allowance -= granted;
+            u16::try_from(granted).ok().map(Function::Rep)
+        }
+        Function::Decaln if granted == wanted => {
+            *allowance -= granted;
+            Some(function)
+        }
+        _ => None,
     }
 }
 
@@ -294,6 +325,50 @@ mod tests {
         assert_eq!(e.screen().text, "za");
         e.feed(b"\x1b[65535C\x1b[65535b\x1b[65535;65535H\x1b[65535S\x1b[65535@");
         assert!(e.screen().text.len() <= 20 * 4 + 3);
+    }
+
+    /// How many cells output fills by few bytes on a screen of so many: in truth, and as they are counted.
+    fn filled(output: &str, cells: usize) -> (usize, usize) {
+        let (mut parser, mut allowance, mut prints) = (avt::Parser::new(), FILLED, 0);
+        for c in output.chars() {
+            match parser.feed(c).and_then(|f| affordable(f, cells, &mut allowance)) {
+                Some(Function::Rep(count)) => prints += usize::from(count.max(1)),
+                Some(Function::Decaln) => prints += cells,
+                _ => {}
+            }
+        }
+        (prints, FILLED - allowance)
+    }
+
+    #[test]
+    fn a_few_bytes_do_not_fill_the_screen_without_end() {
+        // The second begins a sequence with one character, which other parsers do not take for that.
+        for hostile in ["x\x1b[65535b", "x\u{9b}65535b", "\x1b#8", "x\x1b[b"] {
+            let (prints, counted) = filled(&hostile.repeat(2000), 30_000);
+            assert_eq!(prints, counted, "{hostile:?}");
+            assert!((2000..=FILLED).contains(&prints), "{hostile:?}: {prints}");
+        }
+        assert_eq!(filled("x\x1b[65535b", 80).0, 80);
+        assert_eq!(filled("=\x1b[79b\r\n", 2400).0, 79);
+        // What is beyond it is not drawn.
+        let (e, _) = fed(&[("x\x1b[65535b".repeat(2000) + "\x1b[2J\x1b#8").as_bytes()]);
+        assert_eq!(e.screen().text, "");
+        // The next output may fill it again.
+        let (mut e, _) = fed(&["x\x1b[65535b".repeat(2000).as_bytes(), b"\x1b[2J\x1b[Ha\x1b[3b"]);
+        assert_eq!(e.screen().text, "aaaa");
+        e.feed(b"\x1b#8");
+        assert_eq!(e.screen().text, [["E"; 20].concat().as_str(); 4].join("\n"));
+    }
+
+    #[test]
+    fn repeated_characters_are_text_too() {
+        let (e, _) = fed(&["=\x1b[9b\r\n字\x1b[2b\x1b[1mb\x1b[b\r\n\x1b[5bend".as_bytes()]);
+        let text = "==========\n字字字bb\nend";
+        assert_eq!((e.unread_text(), e.screen().text.as_str()), (text, text));
+        let (e, _) = fed(&[b"x\x1b[65535b"]);
+        assert_eq!(e.unread_text().len(), 1 + 20);
+        let (e, _) = fed(&[b"x\x1b[?1049h\x1b[1;5Hy\x1b[5b\x1b[?1049l"]);
+        assert_eq!(e.unread_text(), "x");
     }
 
     #[test]

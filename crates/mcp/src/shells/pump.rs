@@ -1,6 +1,9 @@
 //! Carries a shell's output to its terminal until it ends, through broken connections, and types the terminal's answers.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sandhold_client::{CommandEvent, Process};
 use tokio::sync::mpsc;
@@ -11,8 +14,12 @@ use crate::{
     reattach::{Gone, reattach},
 };
 
-/// What is drawn at once: the lock is held meanwhile.
-const PIECE: usize = 16 << 10;
+/// What is drawn at once: the lock is held meanwhile, and two bytes can ask for a whole screen.
+const PIECE: usize = 1 << 10;
+/// Drawing a piece takes less unless it is made to take long.
+const QUICK: Duration = Duration::from_millis(4);
+/// The longest pause after a piece that took long.
+const PAUSE: Duration = Duration::from_secs(1);
 /// What may come at once before a program counts as too fast.
 const BURST: usize = limits::SHELL_RATE / 16;
 
@@ -23,7 +30,9 @@ pub(super) async fn pump(shell: Arc<Shell>, mut process: Process, answers: mpsc:
         let broken = match process.next().await {
             Some(Ok(CommandEvent::Pty(data) | CommandEvent::Stdout(data) | CommandEvent::Stderr(data))) => {
                 for piece in data.chunks(PIECE) {
+                    let began = Instant::now();
                     take(&shell, piece, &answers);
+                    rest(began.elapsed()).await;
                 }
                 pace.keep(data.len()).await;
                 continue;
@@ -61,6 +70,15 @@ fn take(shell: &Shell, piece: &[u8], answers: &mpsc::Sender<Vec<u8>>) {
     }
 }
 
+/// Lets others have their turn after a piece; what took long waits as long again, so that it never takes all of a processor.
+async fn rest(took: Duration) {
+    if took > QUICK {
+        tokio::time::sleep(took.min(PAUSE)).await;
+    } else {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Types the answers of the terminal, one after the other.
 pub(super) async fn answer(shell: Arc<Shell>, mut queue: mpsc::Receiver<Vec<u8>>) {
     while let Some(answer) = queue.recv().await {
@@ -90,7 +108,7 @@ impl Pace {
             return;
         }
         let millis = u64::try_from(self.taken * 1000 / limits::SHELL_RATE).unwrap_or(u64::MAX);
-        let until = self.since + std::time::Duration::from_millis(millis);
+        let until = self.since + Duration::from_millis(millis);
         tokio::time::sleep_until(until.into()).await;
         *self = Self::new();
     }

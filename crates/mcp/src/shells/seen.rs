@@ -34,6 +34,8 @@ pub(super) struct Seen {
     /// Characters since the line began, to know where the terminal breaks it.
     column: usize,
     pub(super) cols: usize,
+    /// The character that was printed last.
+    last: Option<char>,
     pub(super) query: Option<Query>,
 }
 
@@ -67,7 +69,11 @@ impl vte::Perform for Seen {
         if self.alternate || c.is_control() {
             return;
         }
-        self.column += c.width().unwrap_or(0);
+        let width = c.width().unwrap_or(0);
+        if width > 0 {
+            self.last = Some(c);
+        }
+        self.column += width;
         self.unread.push(c);
     }
 
@@ -122,6 +128,12 @@ impl vte::Perform for Seen {
                 for _ in 0..usize::from(first.max(1)).min(self.cols) {
                     self.column += 1;
                     self.unread.push(' ');
+                }
+            }
+            // The last character again. At the begin of a line the picture has none to repeat either.
+            ([], 'b') if !self.alternate && self.column > 0 => {
+                for c in std::iter::repeat_n(self.last, usize::from(first.max(1)).min(self.cols)).flatten() {
+                    self.print(c);
                 }
             }
             ([], 'H' | 'f') if !self.alternate && params.iter().all(|p| matches!(p, [0 | 1])) => {
