@@ -16,6 +16,7 @@ use axum::{
 };
 use rmcp::{
     RoleServer,
+    model::ProtocolVersion,
     service::RequestContext,
     transport::{
         StreamableHttpServerConfig, StreamableHttpService, streamable_http_server::session::local::LocalSessionManager,
@@ -174,6 +175,15 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Whether a message with these headers may open a legacy session. `initialize` does whatever version it names; what else
+/// the stateless revision sends must name its method, and a name that is not the message's own is refused further on.
+fn may_open_session(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let stateless = text("mcp-protocol-version").is_some_and(|v| v >= ProtocolVersion::V_2026_07_28.as_str())
+        && text("mcp-method").is_some_and(|method| method != "initialize");
+    text("mcp-session-id").is_none() && !stateless
+}
+
 /// Lets requests with the token in, and names their principal.
 async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let given = bearer(request.headers()).map(digest);
@@ -183,12 +193,10 @@ async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) 
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"sandhold\"")];
         return (StatusCode::UNAUTHORIZED, challenge, "a bearer token is needed").into_response();
     }
-    // Only what opens a legacy session comes without a session and without a version.
-    let opens = request.method() == http::Method::POST
+    let may_open = request.method() == http::Method::POST
         && request.uri().path() != "/messages"
-        && !request.headers().contains_key("mcp-session-id")
-        && !request.headers().contains_key("mcp-protocol-version");
-    if opens && gate.sessions.sessions.read().await.len() >= limits::HTTP_SESSIONS {
+        && may_open_session(request.headers());
+    if may_open && gate.sessions.sessions.read().await.len() >= limits::HTTP_SESSIONS {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many sessions").into_response();
     }
     request.extensions_mut().insert(Principal(gate.token.and(given)));

@@ -1,6 +1,6 @@
 //! The server over HTTP: who is let in, and what an endpoint offers.
 
-use sandhold_mcp::{HttpOptions, serve_http};
+use sandhold_mcp::{HttpOptions, limits, serve_http};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -59,6 +59,26 @@ impl Endpoint {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+    }
+
+    /// Opens a legacy session, or tries to. Returns the status.
+    async fn initialize(&self, version: &str, headers: &[u8]) -> u16 {
+        let hello =
+            json!({"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}).to_string();
+        let mut head = b"POST /mcp HTTP/1.1\r\nhost: localhost\r\n".to_vec();
+        head.extend_from_slice(headers);
+        let rest = format!(
+            "content-type: application/json\r\naccept: application/json, text/event-stream\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        head.extend_from_slice(rest.as_bytes());
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        stream.write_all(&head).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap()
     }
 
     async fn close(self) {
@@ -120,6 +140,34 @@ async fn an_endpoint_can_offer_less() {
     assert!(answer.contains("Unknown tool: run_command"), "{answer}");
     let (_, answer) = endpoint.post("/mcp?toolsets=disk", &[], "tools/list", json!({})).await;
     assert!(answer.contains("there is no toolset"), "{answer}");
+    endpoint.close().await;
+}
+
+#[tokio::test]
+async fn no_header_opens_more_sessions_than_there_may_be() {
+    let endpoint = open(None).await;
+    let ways: [(&str, &[u8]); 5] = [
+        ("2025-06-18", b""),
+        ("2025-06-18", b"mcp-protocol-version: 2025-06-18\r\n"),
+        ("2026-07-28", b"mcp-protocol-version: 2026-07-28\r\n"),
+        (
+            "2026-07-28",
+            b"mcp-protocol-version: 2026-07-28\r\nmcp-method: initialize\r\n",
+        ),
+        // No text, so it names no session.
+        ("2025-06-18", b"mcp-session-id: \xff\r\n"),
+    ];
+    for n in 0..limits::HTTP_SESSIONS {
+        let (version, headers) = ways[n % ways.len()];
+        assert_eq!(endpoint.initialize(version, headers).await, 200, "{n}");
+    }
+    for (version, headers) in ways {
+        let status = endpoint.initialize(version, headers).await;
+        assert_eq!(status, 503, "{}", String::from_utf8_lossy(headers));
+    }
+    // What needs no session goes on.
+    let (status, answer) = endpoint.post("/mcp", &[], "tools/list", json!({})).await;
+    assert_eq!(status, 200, "{answer}");
     endpoint.close().await;
 }
 
