@@ -7,7 +7,10 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -17,7 +20,7 @@ use axum::{
     http::{StatusCode, header},
     response::{
         IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
+        sse::{Event, Sse},
     },
     routing::{get, post},
 };
@@ -25,7 +28,7 @@ use futures::{SinkExt as _, StreamExt as _, channel::mpsc, stream};
 use http::request::Parts;
 use rmcp::{
     RoleServer, ServiceExt,
-    model::GetExtensions,
+    model::{ClientRequest, GetExtensions},
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
 };
 use tokio::time::Instant;
@@ -61,8 +64,10 @@ struct Session {
     /// Of the request that opened it: its query narrows the tools, its extensions say whose it is.
     parts: Parts,
     inbox: mpsc::Sender<Received>,
-    /// When the last message went either way.
+    /// When the last message went either way, or a sign of life to a client that has initialized.
     touched: Mutex<Instant>,
+    /// Whether `initialize` has come: from then on the client is there for as long as its stream takes what is sent.
+    initialized: AtomicBool,
     /// Its calls are given up, and their jobs left alone.
     left: CancellationToken,
     /// Ends its service; after `left`.
@@ -105,6 +110,7 @@ async fn open(State(sessions): State<Arc<Sessions>>, request: Request) -> Respon
         parts,
         inbox,
         touched: Mutex::new(Instant::now()),
+        initialized: AtomicBool::new(false),
         left,
         end: CancellationToken::new(),
     });
@@ -124,14 +130,24 @@ async fn open(State(sessions): State<Arc<Sessions>>, request: Request) -> Respon
         .event("endpoint")
         .data(format!("/messages?session_id={id}"));
     let first = stream::iter([Ok::<_, Infallible>(endpoint)]);
+    // Asked for the next event only while the connection takes more: a client that no longer reads becomes idle.
     let rest = stream::unfold((outbox, leave), async |(mut outbox, leave)| {
-        let message: Sent = outbox.next().await?;
-        leave.touch();
-        Some((Ok(event(&message)), (outbox, leave)))
+        let next: Result<Option<Sent>, _> = tokio::time::timeout(limits::HTTP_KEEP_ALIVE, outbox.next()).await;
+        let event = match next {
+            Ok(message) => {
+                let message = message?;
+                leave.touch(|_| true);
+                event(&message)
+            }
+            Err(_) => {
+                leave.touch(|session| session.initialized.load(Ordering::Relaxed));
+                Event::default().comment("")
+            }
+        };
+        Some((Ok(event), (outbox, leave)))
     });
-    let keep_alive = KeepAlive::new().interval(limits::HTTP_KEEP_ALIVE);
     let headers = [("x-accel-buffering", "no")];
-    (headers, Sse::new(first.chain(rest)).keep_alive(keep_alive)).into_response()
+    (headers, Sse::new(first.chain(rest))).into_response()
 }
 
 fn event(message: &Sent) -> Event {
@@ -174,7 +190,7 @@ async fn serve(
 }
 
 impl Session {
-    /// Waits until no message went either way for too long.
+    /// Waits until the session was not touched for too long.
     async fn idle(&self) {
         loop {
             let until = *lock(&self.touched) + limits::HTTP_SESSION_IDLE;
@@ -211,8 +227,11 @@ struct Leave {
 }
 
 impl Leave {
-    fn touch(&self) {
-        if let Some(session) = self.sessions.get(&self.id) {
+    /// Something went to the client, which counts if `counts`.
+    fn touch(&self, counts: impl FnOnce(&Session) -> bool) {
+        if let Some(session) = self.sessions.get(&self.id)
+            && counts(&session)
+        {
             session.touch();
         }
     }
@@ -261,6 +280,9 @@ async fn message(sessions: &Sessions, request: Request) -> Result<(), (StatusCod
         Received::Notification(news) => drop(news.notification.extensions_mut().insert(session.parts.clone())),
         Received::Response(_) | Received::Error(_) => {}
     }
+    if matches!(&message, Received::Request(r) if matches!(r.request, ClientRequest::InitializeRequest(_))) {
+        session.initialized.store(true, Ordering::Relaxed);
+    }
     session.touch();
     let mut inbox = session.inbox.clone();
     tokio::select! {
@@ -281,4 +303,97 @@ async fn read(body: Body) -> Result<Received, (StatusCode, &'static str)> {
 
 fn session_id(query: &str) -> Option<&str> {
     query.split('&').find_map(|pair| pair.strip_prefix("session_id="))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::BodyDataStream;
+    use sandhold_client::{Client, HttpConfig};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Confirm, Provider, Selection, ServerConfig};
+
+    fn sessions() -> Arc<Sessions> {
+        let config = ServerConfig {
+            client: Client::http(HttpConfig::new("k")).unwrap(),
+            provider: Provider::default(),
+            selection: Selection::default(),
+            door: None,
+            folders: Vec::new(),
+            confirm: Confirm::default(),
+        };
+        Arc::new(Sessions {
+            server: Server::new(config).unwrap(),
+            callers: Callers {
+                hosts: Vec::new(),
+                origins: Vec::new(),
+            },
+            stop: CancellationToken::new(),
+            open: Mutex::default(),
+        })
+    }
+
+    /// Opens a stream. Returns it and where its messages go.
+    async fn connect(sessions: &Arc<Sessions>) -> (BodyDataStream, String) {
+        let request = Request::get("/sse")
+            .header("host", "localhost")
+            .body(Body::empty())
+            .unwrap();
+        let mut stream = open(State(Arc::clone(sessions)), request)
+            .await
+            .into_body()
+            .into_data_stream();
+        let first = stream.next().await.unwrap().unwrap();
+        let path = std::str::from_utf8(&first)
+            .unwrap()
+            .lines()
+            .find_map(|l| l.strip_prefix("data: "));
+        (stream, path.unwrap().to_owned())
+    }
+
+    async fn post(sessions: &Arc<Sessions>, path: &str, message: serde_json::Value) {
+        let request = Request::post(path)
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body(Body::from(message.to_string()))
+            .unwrap();
+        assert_eq!(
+            take(State(Arc::clone(sessions)), request).await.status(),
+            StatusCode::ACCEPTED
+        );
+    }
+
+    /// Whether the stream still goes on after twice the time that a session may be idle. `reads`: somebody takes its events.
+    async fn lasts(sessions: &Arc<Sessions>, mut stream: BodyDataStream, reads: bool) -> bool {
+        let long = tokio::time::sleep(limits::HTTP_SESSION_IDLE * 2);
+        tokio::pin!(long);
+        loop {
+            tokio::select! {
+                event = stream.next(), if reads => if event.is_none() { return false },
+                () = &mut long => return !lock(&sessions.open).is_empty(),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_listens_is_not_idle() {
+        let hello = || {
+            let params = json!({"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+            json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})
+        };
+        let ready = || json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+        for (initializes, reads, wanted) in [(true, true, true), (true, false, false), (false, true, false)] {
+            let sessions = sessions();
+            let (mut stream, path) = connect(&sessions).await;
+            if initializes {
+                post(&sessions, &path, hello()).await;
+                let told = stream.next().await.unwrap().unwrap();
+                assert!(std::str::from_utf8(&told).unwrap().contains("serverInfo"));
+                post(&sessions, &path, ready()).await;
+            }
+            let lasted = lasts(&sessions, stream, reads).await;
+            assert_eq!(lasted, wanted, "initializes: {initializes}, reads: {reads}");
+        }
+    }
 }
