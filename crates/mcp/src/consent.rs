@@ -7,6 +7,7 @@
 //! is good for one answer.
 
 mod form;
+pub(crate) mod show;
 mod state;
 
 use std::{
@@ -143,6 +144,21 @@ pub(crate) struct Consent {
 }
 
 impl Consent {
+    /// One under `Confirm::Always` that the user gave after this time.
+    #[cfg(test)]
+    pub(crate) fn given_after(waited: Duration) -> Self {
+        Self {
+            desk: Arc::new(Desk::new(Confirm::Always)),
+            means: Means::None,
+            stand: Mutex::new(Stand {
+                granted: true,
+                waited,
+                ..Stand::default()
+            }),
+            asked: Notify::new(),
+        }
+    }
+
     /// Whether every tool that may destroy something must ask.
     pub(crate) fn is_always(&self) -> bool {
         self.desk.policy == Confirm::Always
@@ -174,6 +190,7 @@ impl Consent {
         if self.desk.policy == Confirm::Never || lock(&self.stand).granted {
             return Ok(());
         }
+        let question = &show::question(question);
         let answer = match &self.means {
             Means::None if self.is_always() => return Err(cannot_ask()),
             Means::None => return Ok(()),

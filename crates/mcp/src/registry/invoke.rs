@@ -1,10 +1,6 @@
 //! What happens around a tool at every call: its arguments, the user's consent, the time it may take, its answer.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 use rmcp::model::{CallToolResponse, JsonObject};
@@ -12,14 +8,15 @@ use rmcp::model::{CallToolResponse, JsonObject};
 use super::{Spec, Tool};
 use crate::{
     answer::{self, ToolError},
-    args, budget,
+    args,
     call::Call,
+    consent::show,
     limits,
 };
 
 /// Calls `T`.
 pub(super) fn invoke<T: Tool>(
-    mut call: Call,
+    call: Call,
     schema: &JsonObject,
     args: JsonObject,
 ) -> BoxFuture<'static, CallToolResponse> {
@@ -33,9 +30,8 @@ pub(super) fn invoke<T: Tool>(
         let (asked, began) = (Arc::clone(&consent), call.started);
         let work = async move {
             if let Some(question) = question {
+                // The time this takes is the user's: `Call::answer_at` and `in_time` add it.
                 call.consent(question).await?;
-                // The user's time is not the tool's.
-                call.started = Instant::now();
             }
             T::run(call, params).await
         };
@@ -76,13 +72,7 @@ async fn in_time<R>(
 
 /// What the user is asked before a tool that does not ask by itself.
 fn question(spec: &Spec, args: &JsonObject) -> String {
-    let args = serde_json::to_string(args).unwrap_or_default();
-    format!(
-        "{}? {} {}",
-        spec.title,
-        spec.name,
-        budget::line(&args, limits::QUESTION)
-    )
+    format!("{}? {} {}", spec.title, spec.name, show::arguments(args))
 }
 
 fn too_slow(tool: &str) -> ToolError {
@@ -96,7 +86,81 @@ fn too_slow(tool: &str) -> ToolError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use sandhold_client::{Client, HttpConfig};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+    use serde_json::json;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::{
+        answer::Reply,
+        consent::Consent,
+        host_files::Host,
+        registry::{Hints, Toolset},
+        server::Provider,
+        tenant::Tenant,
+    };
+
+    /// Says how long after it came in its call has to be answered.
+    struct Due;
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Params {}
+
+    #[derive(Serialize, JsonSchema)]
+    struct Output {
+        seconds: u64,
+    }
+
+    thread_local! {
+        static CAME_IN: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+    }
+
+    impl Tool for Due {
+        type Params = Params;
+        type Output = Output;
+        const SPEC: Spec = Spec {
+            name: "due",
+            title: "Due",
+            description: "",
+            toolset: Toolset::Sandbox,
+            hints: Hints::CHANGES,
+            limited: false,
+        };
+
+        async fn run(call: Call, _: Params) -> Result<Reply<Output>, ToolError> {
+            let came_in = CAME_IN.get().expect("the test set it");
+            let seconds = (call.answer_at() - came_in).as_secs();
+            Ok(Reply::new(Output { seconds }, String::new()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_users_time_counts_once() {
+        let waited = Duration::from_secs(15);
+        let came_in = Instant::now().checked_sub(waited).expect("a clock that began before");
+        CAME_IN.set(Some(came_in));
+        let call = Call {
+            tenant: Arc::new(Tenant::new(Client::http(HttpConfig::new("k")).unwrap())),
+            provider: Arc::new(Provider::default()),
+            door: None,
+            host: Host::OverHttp,
+            closing: CancellationToken::new(),
+            started: came_in,
+            links: false,
+            progress: None,
+            consent: Arc::new(Consent::given_after(waited)),
+        };
+        let CallToolResponse::Complete(answer) = invoke::<Due>(call, &JsonObject::new(), JsonObject::new()).await
+        else {
+            panic!("it was asked again")
+        };
+        let due = (limits::ANSWER_WITHIN + waited).as_secs();
+        assert_eq!(answer.structured_content.unwrap()["seconds"], json!(due));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_users_time_is_not_the_tools() {

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     answer::{Reply, ToolError},
     call::Call,
+    consent::show,
     host_files::{FillError, NewFile},
     jobs::Say,
     limits,
@@ -61,8 +62,8 @@ impl Tool for DownloadFile {
         if file.replaces() {
             let question = format!(
                 "Replace {} of this machine with {} of sandbox {}?",
-                p.local_path,
-                entry.path,
+                show::path(&p.local_path),
+                show::path(&entry.path),
                 target.id()
             );
             call.consent(question).await?;

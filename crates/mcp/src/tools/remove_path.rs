@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     answer::{Reply, ToolError},
     call::{Call, Target},
+    consent::show,
     limits,
     registry::{Hints, Spec, Tool, Toolset},
 };
@@ -97,7 +98,8 @@ async fn may_remove_folder(call: &Call, target: &Target, path: &str, recursive: 
     };
     if recursive {
         let question = format!(
-            "Remove the folder {path} of sandbox {} with all that is in it?",
+            "Remove the folder {} of sandbox {} with all that is in it?",
+            show::path(path),
             target.id()
         );
         return call.consent(question).await;
