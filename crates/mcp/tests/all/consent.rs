@@ -161,8 +161,14 @@ async fn the_policy_decides_what_is_asked() {
     let done = always.call("run_command", json!({"cmd": "out hello"})).await;
     assert!(text(&done).contains("hello"));
     assert_eq!(always.asked(), [r#"Run a command? run_command {"cmd":"out hello"}"#]);
+    let forged = json!({"cmd": "out a\u{202e}\n\nAccept.", "user": "root"});
+    always.call("run_command", forged).await;
+    assert_eq!(
+        always.asked()[1],
+        r#"Run a command? run_command {"cmd":"out a\u{202e}\n\nAccept.","user":"root"}"#
+    );
     always.call("shutdown_all_sandboxes", json!({})).await;
-    assert_eq!((always.alive(), always.asked().len()), (0, 2), "one question a call");
+    assert_eq!((always.alive(), always.asked().len()), (0, 3), "one question a call");
 
     let no = session(Confirm::Always, Some((ElicitationAction::Decline, false))).await;
     let refused = no.call("run_command", json!({"cmd": "out hello"})).await;
