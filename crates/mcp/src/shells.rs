@@ -4,6 +4,7 @@ mod emulator;
 pub(crate) mod keys;
 mod pump;
 mod seen;
+mod session;
 mod text;
 
 use std::{
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use emulator::Emulator;
 pub(crate) use emulator::Screen;
+pub(crate) use session::Rest;
 pub(crate) use text::Part;
 
 use crate::{answer::ToolError, budget, call::Target, limits, lock};
@@ -264,20 +266,21 @@ impl Shell {
         })
     }
 
-    /// Ends it as a terminal does that goes away, then by force. False if it had ended.
-    async fn close(&self) -> Result<bool, ToolError> {
+    /// Ends it as a terminal does that goes away, then by force, and what is left of its session. `None` if it had ended.
+    async fn close(&self) -> Result<Option<Rest>, ToolError> {
         if !self.is_running() {
-            return Ok(false);
+            return Ok(None);
         }
         let commands = self.target.commands();
         match commands.kill(self.pid(), Signal::Hup, limits::TERM_GRACE / 5).await {
-            Ok(true) => return Ok(true),
+            Ok(true) => return Ok(Some(session::end(&commands, self.pid()).await)),
             Ok(false) | Err(Error::Unsupported(_) | Error::NotFound(_)) => {}
-            Err(Error::SandboxNotFound { .. }) => return Ok(true),
+            Err(Error::SandboxNotFound { .. }) => return Ok(Some(Rest::Killed(0))),
             Err(error) => return Err(self.target.error(&error)),
         }
         match commands.signal(self.selector(), SignalKind::Kill).await {
-            Ok(_) | Err(Error::SandboxNotFound { .. }) => Ok(true),
+            Ok(_) => Ok(Some(session::end(&commands, self.pid()).await)),
+            Err(Error::SandboxNotFound { .. }) => Ok(Some(Rest::Killed(0))),
             Err(error) => Err(self.target.error(&error)),
         }
     }
@@ -390,11 +393,11 @@ impl Shells {
         }
     }
 
-    /// Ends a shell and forgets it. Returns whether it still ran.
-    pub(crate) async fn close(&self, shell: &Shell) -> Result<bool, ToolError> {
-        let ran = shell.close().await?;
+    /// Ends a shell and forgets it. Returns what became of its other programs; `None` if it had ended.
+    pub(crate) async fn close(&self, shell: &Shell) -> Result<Option<Rest>, ToolError> {
+        let rest = shell.close().await?;
         self.remove(&shell.id);
-        Ok(ran)
+        Ok(rest)
     }
 
     fn insert(&self, shell: &Arc<Shell>) -> Result<(), ToolError> {

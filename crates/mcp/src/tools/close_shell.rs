@@ -7,6 +7,7 @@ use crate::{
     answer::{Reply, ToolError},
     call::Call,
     registry::{Hints, Spec, Tool, Toolset},
+    shells::Rest,
 };
 
 pub(super) struct CloseShell;
@@ -39,15 +40,20 @@ impl Tool for CloseShell {
 
     async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
         let shell = call.tenant.shells.get(p.shell_id.as_deref())?;
-        let closed = call.tenant.shells.close(&shell).await?;
-        let text = if closed {
-            format!("shell {} is closed", shell.id)
-        } else {
-            format!("shell {} had ended already", shell.id)
+        let rest = call.tenant.shells.close(&shell).await?;
+        let id = &shell.id;
+        let text = match rest {
+            None => format!("shell {id} had ended already"),
+            Some(Rest::Killed(0)) => format!("shell {id} is closed"),
+            Some(Rest::Killed(1)) => format!("shell {id} is closed; 1 program ignored the hang-up and was killed"),
+            Some(Rest::Killed(n)) => format!("shell {id} is closed; {n} programs ignored the hang-up and were killed"),
+            Some(Rest::Unknown) => {
+                format!("shell {id} is closed; programs that ignore hang-ups may go on: see list_processes and kill")
+            }
         };
         let output = Output {
             shell_id: shell.id.clone(),
-            closed,
+            closed: rest.is_some(),
         };
         Ok(Reply::new(output, text).within(shell.target.id()))
     }
