@@ -132,7 +132,8 @@ pub(crate) const BUNDLE_ENTRIES: usize = 500_000;
 pub(crate) const BUNDLE_NAMES: usize = 64 << 20;
 /// Bytes of memory that an entry of an archive takes while it is unpacked, beside its names, which are held twice.
 pub(crate) const UNPACK_ENTRY: u64 = 400;
-/// This part of the sandbox's memory is for the list of what is unpacked.
+/// This part of the memory is for the list of what is unpacked: the sandbox's where its cgroup is seen from inside, else the
+/// machine's.
 pub(crate) const UNPACK_MEMORY_PART: u64 = 8;
 /// One path or link target: the kernel's own limit.
 pub(crate) const BUNDLE_PATH: usize = 4096;

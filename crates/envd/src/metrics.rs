@@ -117,7 +117,7 @@ fn micros(n: u64) -> f64 {
     n as f64
 }
 
-/// Bytes of memory that all of the sandbox may use; `None` where that cannot be seen.
+/// Bytes of memory that all of the sandbox may use, the machine's where its own limit cannot be seen; `None`: neither can.
 pub(crate) fn memory_limit() -> Option<u64> {
     Some(memory().0).filter(|limit| *limit > 0)
 }

@@ -41,7 +41,7 @@ pub(super) struct Room {
     pub(super) free: u64,
     /// Files that the disk has left; `None` where it does not count them.
     pub(super) files: Option<u64>,
-    /// Bytes of memory of the sandbox.
+    /// Bytes of memory of the sandbox, as far as it sees them.
     pub(super) memory: u64,
     /// Whether the last of the same name is the one that counts, as in tar files.
     pub(super) last_wins: bool,
