@@ -1,7 +1,8 @@
 //! `POST /sandhold/search`: ripgrep's engine over the sandbox's files. Ours, not part of E2B's protocol.
 //!
-//! Files are visited in the order of their paths by one thread, so that equal searches give equal answers, cut or not.
+//! Files are visited in the order of their paths, and answers keep it: equal searches give equal answers, cut or not.
 
+mod content;
 mod sink;
 
 #[cfg(test)]
@@ -188,43 +189,52 @@ fn run(request: &Request, root: &Path, stop: &Stop) -> Result<Answer, FsError> {
         .unwrap_or(limits::SEARCH_DEFAULT_MATCHES)
         .clamp(1, limits::SEARCH_MATCHES);
     let context = request.context_lines.min(limits::SEARCH_CONTEXT);
-    let mut found = Collector::new(limit, context);
-    let mut searcher = searcher(context);
+    // What cannot be read, or went away, is passed over as grep does.
+    let entries = walk(root, request.respect_ignore)
+        .take_while(|_| !stop.now())
+        .flatten()
+        .filter(|entry| !glob.matched(entry.path(), is_dir(entry)).is_ignore());
+    let mut answer = match request.mode {
+        Mode::Name => names(entries, root, request, &matcher, limit),
+        Mode::Content => {
+            let look = content::Look {
+                matcher: &matcher,
+                limit,
+                context,
+                stop,
+            };
+            content::search(entries.filter(|entry| !is_dir(entry)), &look)
+        }
+    };
+    answer.truncated |= stop.now();
+    Ok(answer)
+}
+
+fn is_dir(entry: &DirEntry) -> bool {
+    entry.file_type().is_some_and(|t| t.is_dir())
+}
+
+fn names(
+    entries: impl Iterator<Item = DirEntry>,
+    root: &Path,
+    request: &Request,
+    matcher: &RegexMatcher,
+    limit: usize,
+) -> Answer {
+    let mut found = Collector::new(limit, 0);
     let mut answer = Answer::default();
-    for entry in walk(root, request.respect_ignore) {
-        if stop.now() {
-            answer.truncated = true;
-            break;
-        }
-        // What cannot be read, or went away, is passed over as grep does.
-        let Ok(entry) = entry else { continue };
-        let is_dir = entry.file_type().is_some_and(|t| t.is_dir());
-        if glob.matched(entry.path(), is_dir).is_ignore() || (is_dir && request.mode == Mode::Content) {
-            continue;
-        }
-        match request.mode {
-            Mode::Name => {
-                answer.files_searched += u64::from(!is_dir);
-                if entry.depth() > 0 || !is_dir {
-                    by_name(&entry, root, request, &matcher, &mut found);
-                }
-            }
-            Mode::Content => {
-                if let Some(file) = readable(&entry) {
-                    answer.files_searched += 1;
-                    found.enter(entry.path());
-                    let searched = searcher.search_reader(&matcher, Stoppable { file, stop }, &mut found);
-                    answer.truncated |= searched.is_err_and(|e| e.kind() == io::ErrorKind::TimedOut);
-                }
-            }
+    for entry in entries {
+        answer.files_searched += u64::from(!is_dir(&entry));
+        if entry.depth() > 0 || !is_dir(&entry) {
+            by_name(&entry, root, request, matcher, &mut found);
         }
         if found.full() {
             break;
         }
     }
-    answer.truncated |= found.full();
+    answer.truncated = found.full();
     answer.matches = found.into_matches();
-    Ok(answer)
+    answer
 }
 
 fn by_name(entry: &DirEntry, root: &Path, request: &Request, matcher: &RegexMatcher, found: &mut Collector) {

@@ -39,6 +39,12 @@ pub(crate) const SNIFF: usize = 512;
 
 /// Searches that run at once.
 pub(crate) const SEARCHES: usize = 2;
+/// Threads of one search that look into files, at most one for each processor.
+pub(crate) const SEARCH_THREADS: usize = 4;
+/// Files that such a thread is given at once.
+pub(crate) const SEARCH_PIECE: usize = 64;
+/// Such pieces on their way for each of these threads; each may hold as much as an answer.
+pub(crate) const SEARCH_AHEAD: usize = 4;
 /// How long a search may take before it answers with what it found.
 pub(crate) const SEARCH_TIME: Duration = Duration::from_secs(20);
 /// Texts and paths in one answer of a search.

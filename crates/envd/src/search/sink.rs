@@ -53,13 +53,19 @@ impl Collector {
         self.full
     }
 
+    /// Matches so far.
+    pub(super) fn len(&self) -> usize {
+        self.matches.len()
+    }
+
     pub(super) fn into_matches(self) -> Vec<Match> {
         self.matches
     }
 
     /// Adds a match if there is room for it.
     pub(super) fn add(&mut self, found: Match) -> bool {
-        let size = found.path.len() + found.text.len() + found.before.iter().map(String::len).sum::<usize>();
+        let around = found.before.iter().chain(&found.after).map(String::len).sum::<usize>();
+        let size = found.path.len() + found.text.len() + around;
         if self.matches.len() == self.limit || !self.room(size) {
             self.full = true;
             return false;

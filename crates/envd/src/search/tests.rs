@@ -213,3 +213,57 @@ async fn pipes_devices_and_links_are_not_opened() {
     let (answer, _) = find(&folder, "needle", json!({})).await;
     assert_eq!(answer["files_searched"], 6);
 }
+
+/// More files than one thread is given at once, the first of them so long that those behind it are ready before it.
+#[tokio::test]
+async fn many_files_keep_their_order_whoever_looked_into_them() {
+    const FILES: usize = limits::SEARCH_PIECE * 20;
+    let folder = tempfile::tempdir().unwrap();
+    let mut wanted = Vec::new();
+    for number in 0..FILES {
+        let name = format!("part{:02}/{number:05}", number / 100);
+        let path = folder.path().join(&name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let before = if number == 0 {
+            "hay\n".repeat(1 << 20)
+        } else {
+            String::new()
+        };
+        let lines = if number % 3 == 0 {
+            "needle\nhay\nneedle\nhay\n"
+        } else {
+            "hay\n"
+        };
+        std::fs::write(path, format!("{before}{lines}")).unwrap();
+        if number % 3 == 0 {
+            let first = before.len() / 4 + 1;
+            wanted.extend([format!("{name}:{first}"), format!("{name}:{}", first + 2)]);
+        }
+    }
+    let (answer, places) = find(
+        &folder,
+        "needle",
+        json!({"limit": limits::SEARCH_MATCHES, "context_lines": 1}),
+    )
+    .await;
+    assert_eq!(places, wanted);
+    assert_eq!(
+        (&answer["files_searched"], &answer["truncated"]),
+        (&json!(FILES), &json!(false))
+    );
+    let last = answer["matches"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["before"], &last["after"]), (&json!(["hay"]), &json!(["hay"])));
+    for limit in [1, 43, 2 * limits::SEARCH_PIECE, wanted.len() - 1] {
+        let (answer, places) = find(&folder, "needle", json!({"limit": limit})).await;
+        assert_eq!(places, wanted[..limit], "{limit}");
+        // The file of the first match that has no room was looked into, none behind it counts.
+        let files = limit / 2 * 3 + 1;
+        assert_eq!(
+            (&answer["files_searched"], &answer["truncated"]),
+            (&json!(files), &json!(true)),
+            "{limit}"
+        );
+    }
+    let (answer, places) = find(&folder, "needle", json!({"limit": wanted.len()})).await;
+    assert_eq!((places, &answer["truncated"]), (wanted, &json!(false)));
+}
