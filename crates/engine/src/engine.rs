@@ -227,7 +227,7 @@ fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<St
         },
         defaults: defaults.as_resources(),
         templates: vec![BASE.to_owned()],
-        network: "loopback only".to_owned(),
+        reach: sandhold_runtime::Reach::Nothing,
         can_freeze: cgroups.hierarchy("freezer").is_some(),
         can_switch_user: ids.can_switch_user(),
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod network;
 mod spec;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use error::RuntimeError;
+pub use network::{DNS_PORT, Doors, PROXY_PORT, Reach, TCP_PORT, UDP_PORT};
 pub use spec::{Isolation, Resources, RuntimeInfo, SandboxSpec, Usage};
 
 /// A byte stream to the init program of a sandbox.
@@ -38,6 +40,11 @@ pub trait Runtime: Send + Sync + 'static {
 pub trait Sandbox: Send + Sync + 'static {
     /// What the init program answered to the boot message. Untrusted.
     fn boot_answer(&self) -> &[u8];
+
+    /// The sockets that its way out begins at, once: `None` from then on, and where the engine has none.
+    fn take_doors(&self) -> Option<Doors> {
+        None
+    }
 
     /// Opens a connection to the init program.
     ///

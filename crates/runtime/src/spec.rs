@@ -41,8 +41,8 @@ pub struct RuntimeInfo {
     pub defaults: Resources,
     /// Templates that can be used now.
     pub templates: Vec<String>,
-    /// What the network of a sandbox reaches: `loopback only`.
-    pub network: String,
+    /// How far a sandbox's connections can be led out.
+    pub reach: crate::Reach,
     /// Whether freeze and thaw work.
     pub can_freeze: bool,
     /// Whether processes can run as users other than `user`.

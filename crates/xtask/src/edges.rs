@@ -6,13 +6,14 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Each crate of the workspace and the crates of the workspace that it may use.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     (
         "sandhold",
         &[
             "sandhold-mcp",
             "sandhold-client",
             "sandhold-gateway",
+            "sandhold-egress",
             "sandhold-engine",
             "sandhold-envd",
             "sandhold-runtime",
@@ -22,7 +23,11 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("sandhold-mcp", &["sandhold-client"]),
     ("sandhold-client", &["sandhold-wire"]),
     ("sandhold-wire", &[]),
-    ("sandhold-gateway", &["sandhold-wire", "sandhold-runtime"]),
+    (
+        "sandhold-gateway",
+        &["sandhold-egress", "sandhold-wire", "sandhold-runtime"],
+    ),
+    ("sandhold-egress", &["sandhold-runtime"]),
     ("sandhold-runtime", &[]),
     ("sandhold-engine", &["sandhold-runtime"]),
     ("sandhold-envd", &["sandhold-wire"]),
