@@ -135,7 +135,13 @@ impl Shared {
         let inner = Arc::clone(sandbox.inner());
         let waiting = Instant::now();
         let deadline = Duration::from_secs(BOOT_DEADLINE_S).saturating_sub(begun.elapsed());
-        let answer = match tokio::time::timeout(deadline, inner.boot_answer()).await {
+        let told = async {
+            // The doors come first, and from our own code.
+            let reach = inner.receive_doors().await?;
+            self.reach.get_or_init(|| reach);
+            inner.boot_answer().await
+        };
+        let answer = match tokio::time::timeout(deadline, told).await {
             Ok(answer) => answer,
             Err(_) => Err(std::io::Error::other(format!("no answer within {BOOT_DEADLINE_S} s"))),
         };

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use sandhold_runtime::{Isolation, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
+use sandhold_runtime::{Isolation, Reach, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::birth::Order;
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) defaults: Limits,
     pub(crate) spares: Spares,
     info: RuntimeInfo,
+    /// How far the first sandbox's connections were led out, which is the rehearsal's.
+    pub(crate) reach: OnceLock<Reach>,
     /// The launcher of now, and how many there were.
     link: tokio::sync::Mutex<(u64, Option<Arc<Link>>)>,
     live: Mutex<HashMap<String, Weak<Inner>>>,
@@ -85,6 +87,7 @@ impl Engine {
             defaults,
             spares: Spares::default(),
             info,
+            reach: OnceLock::new(),
             link: tokio::sync::Mutex::new((1, Some(link))),
             live: Mutex::default(),
             names: Arc::default(),
@@ -173,7 +176,10 @@ impl Drop for Shared {
 #[async_trait]
 impl Runtime for Engine {
     fn info(&self) -> RuntimeInfo {
-        self.shared.info.clone()
+        RuntimeInfo {
+            reach: self.shared.reach.get().copied().unwrap_or_default(),
+            ..self.shared.info.clone()
+        }
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, RuntimeError> {
@@ -227,7 +233,7 @@ fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<St
         },
         defaults: defaults.as_resources(),
         templates: vec![BASE.to_owned()],
-        reach: sandhold_runtime::Reach::Nothing,
+        reach: Reach::Nothing,
         can_freeze: cgroups.hierarchy("freezer").is_some(),
         can_switch_user: ids.can_switch_user(),
     }

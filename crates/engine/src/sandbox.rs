@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, ReturnFlags, SocketFlags, SocketType, recvmsg, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
-use sandhold_runtime::{RuntimeError, Sandbox, Stream, Usage};
+use sandhold_runtime::{Doors, Reach, RuntimeError, Sandbox, Stream, Usage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -33,6 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::cgroup::{SandboxCgroups, remove_pause};
 use crate::ids::{IdPool, Lease};
+use crate::launcher::doors::{FAILED, TRANSPARENT};
 use crate::limits::{BOOT_MESSAGE, KILL_DEADLINE_S, REMOVE_TRIES};
 use crate::link::Link;
 use crate::packet;
@@ -40,6 +41,8 @@ use crate::sys;
 
 /// The byte that goes with the descriptor of a new connection.
 const CONNECTION: u8 = b'c';
+/// Longest message that comes with the doors.
+const DOORS: usize = 2;
 
 /// What a sandbox holds, shared by its handle and the task that waits for its end.
 pub(crate) struct Inner {
@@ -54,6 +57,8 @@ pub(crate) struct Inner {
     /// Why it is ending, once somebody decided.
     reason: Mutex<Option<String>>,
     ended: watch::Sender<Option<String>>,
+    /// Its way out, until somebody serves it.
+    doors: Mutex<Option<Doors>>,
 }
 
 /// What is given back when the sandbox ended.
@@ -122,6 +127,7 @@ impl Inner {
             folder,
             id: OnceLock::new(),
             taken: Mutex::default(),
+            doors: Mutex::default(),
             pidfd,
             control,
             cgroups,
@@ -177,6 +183,42 @@ impl Inner {
             Some(reason) => Err(RuntimeError::Ended(reason.clone())),
             None => Ok(()),
         }
+    }
+
+    /// Takes over the doors, which the first process sends before it becomes the init program: what comes here is our own
+    /// launcher's word. An end of the stream says nothing: what follows will tell.
+    pub(crate) async fn receive_doors(&self) -> io::Result<Reach> {
+        let (doors, fds) = self
+            .control
+            .async_io(Interest::READABLE, |control| {
+                let mut buffer = [0; DOORS];
+                let (len, fds) = packet::receive_bytes(control, &mut buffer)?;
+                Ok((buffer[..len].to_vec(), fds))
+            })
+            .await?;
+        let transparent = doors.first() == Some(&TRANSPARENT);
+        if let Some((&FAILED, code)) = doors.split_first() {
+            let code = i32::from(code.first().copied().unwrap_or_default());
+            tracing::warn!(sandbox = self.id(), error = %io::Error::from_raw_os_error(code), "it has no way out");
+        }
+        let mut fds = fds.into_iter();
+        let (tcp, proxy) = (fds.next(), fds.next());
+        let conntrack = if transparent { fds.next() } else { None };
+        let (udp, dns) = (fds.next(), fds.next());
+        let (Some(tcp), Some(proxy), Some(udp), Some(dns)) = (tcp, proxy, udp, dns) else {
+            return Ok(Reach::Nothing);
+        };
+        *self.doors.lock().unwrap_or_else(PoisonError::into_inner) = Some(Doors {
+            tcp,
+            udp,
+            dns,
+            udp_v6: fds.next(),
+            dns_v6: fds.next(),
+            proxy,
+            conntrack,
+            transparent,
+        });
+        Ok(if transparent { Reach::Transparent } else { Reach::Proxy })
     }
 
     /// The init program's answer to the boot message. An end of the stream is `Ok(None)`.
@@ -240,6 +282,7 @@ async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings
     holdings.ids.release(&holdings.lease);
     holdings.link.forget(holdings.request).await;
     drop((
+        inner.doors.lock().unwrap_or_else(PoisonError::into_inner).take(),
         holdings.folder,
         inner.taken.lock().unwrap_or_else(PoisonError::into_inner).take(),
     ));
@@ -294,6 +337,10 @@ impl Drop for LocalSandbox {
 impl Sandbox for LocalSandbox {
     fn boot_answer(&self) -> &[u8] {
         &self.boot_answer
+    }
+
+    fn take_doors(&self) -> Option<Doors> {
+        self.inner.doors.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {

@@ -22,6 +22,7 @@ use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, getrlimit, setrlimit};
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets};
 
 use super::create::Clock;
+use super::doors;
 use super::message::{At, Create, Failure, IdSource, Status, Step};
 use super::root::{self, attach, clone_tree, make_entry, new_fs, tmpfs};
 use super::setup::{CONTROL_FD, Launcher};
@@ -121,6 +122,8 @@ fn build(
     rustix::system::sethostname(create.hostname.as_bytes()).at(Step::Hostname)?;
     sys::loopback_up().at(Step::Loopback)?;
     clock.mark("host name, loopback");
+    doors::open_and_send(&control).at(Step::Doors)?;
+    clock.mark("doors");
 
     wait_at_gate(&gate)?;
     clock.mark("gate 1");

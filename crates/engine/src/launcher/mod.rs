@@ -7,7 +7,7 @@
 //! ```text
 //! engine ── Hello, init program ──────────────▶ launcher      own namespaces, private root, prepared template
 //! engine ◀─ NeedsMap ─ Mapped ▶ (ordinary users with sub-ids) ─ Ready ── launcher
-//! engine ── Create, control socket, status ───▶ launcher ── clone3 ──▶ child: host name, loopback
+//! engine ── Create, control socket, status ───▶ launcher ── clone3 ──▶ child: host name, doors
 //!                                               launcher: id maps ─ gate 1 ▶ child: ids, its root, /dev, /proc, /sys
 //!                                               launcher: cgroups, id-mapped trees ─ gate 2 ▶ child: trees, pivot,
 //! engine ◀─ Created, pidfd ──────────────────── launcher      limits, rights, filter, exec
@@ -18,7 +18,9 @@
 
 mod child;
 mod create;
+pub(crate) mod doors;
 pub(crate) mod message;
+mod netlink;
 mod root;
 mod setup;
 
