@@ -25,6 +25,19 @@ pub(crate) struct Args {
     /// Local sandboxes that are made before a client asks for one, 0 to 16 [default: 1]
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u64).range(0..=SPARES_MAX))]
     pub(crate) spares: Option<u64>,
+    /// What local sandboxes may reach at most: public (the internet, but neither this machine nor private networks),
+    /// allowlist (what --allow-out names) or none [default: public]
+    #[arg(long, global = true, value_name = "MODE", value_parser = ["none", "allowlist", "public"])]
+    pub(crate) network: Option<String>,
+    /// A name, *.name, address or range that local sandboxes may reach; can be given several times
+    #[arg(long, global = true, value_name = "TARGET")]
+    pub(crate) allow_out: Vec<String>,
+    /// One that they may not reach; can be given several times
+    #[arg(long, global = true, value_name = "TARGET")]
+    pub(crate) deny_out: Vec<String>,
+    /// A private range, or an address of this machine, that the rules of a sandbox may open; can be given several times
+    #[arg(long, global = true, value_name = "RANGE")]
+    pub(crate) allow_private_network: Vec<String>,
 }
 
 /// Most sandboxes that are made before a client asks.
@@ -42,6 +55,8 @@ Environment:
   SANDHOLD_CA_FILE     certificates (PEM) to trust beside the system's, as of `serve --tls self-signed`
   SANDHOLD_ISOLATION   as --isolation
   SANDHOLD_SPARES      as --spares
+  SANDHOLD_NETWORK     as --network; SANDHOLD_ALLOW_OUT, SANDHOLD_DENY_OUT and SANDHOLD_ALLOW_PRIVATE_NETWORK
+                       as the options of these names, with commas between targets
   SANDHOLD_TOKEN       the token of `mcp --http`
   SANDHOLD_CONFIRM     as --confirm of `mcp`; for `serve`, too
   SANDHOLD_LOG         what is logged to stderr: error, warn (default), info, debug, trace, or a filter

@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use axum::{Json, Router, body::Body, response::IntoResponse};
 use http::{Request, Response, StatusCode};
+use sandhold_egress::Egress;
 use sandhold_engine::{Engine, EngineConfig, InitProgram};
 use sandhold_gateway::{Gateway, GatewayConfig, Owner};
 use tokio::sync::OnceCell;
@@ -84,6 +85,7 @@ pub(crate) async fn start_gateway(
         domain,
         max_timeout_s: MAX_TIMEOUT_S,
         keep_paused,
+        egress: Egress::new(settings.egress.clone())?,
     };
     Ok(Gateway::new(engine, config)?)
 }

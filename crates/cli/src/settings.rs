@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use sandhold_client::{HttpConfig, transport::Codec};
+use sandhold_egress::{EgressConfig, Mode};
 use sandhold_engine::IsolationRequest;
 use sandhold_mcp::Confirm;
 
@@ -27,6 +28,14 @@ pub(crate) mod env {
     pub(crate) const SANDHOLD_ISOLATION: &str = "SANDHOLD_ISOLATION";
     /// Local sandboxes that are made before they are asked for.
     pub(crate) const SANDHOLD_SPARES: &str = "SANDHOLD_SPARES";
+    /// What local sandboxes may reach at most.
+    pub(crate) const SANDHOLD_NETWORK: &str = "SANDHOLD_NETWORK";
+    /// Targets that they may reach.
+    pub(crate) const SANDHOLD_ALLOW_OUT: &str = "SANDHOLD_ALLOW_OUT";
+    /// Targets that they may not reach.
+    pub(crate) const SANDHOLD_DENY_OUT: &str = "SANDHOLD_DENY_OUT";
+    /// Private ranges that rules may open.
+    pub(crate) const SANDHOLD_ALLOW_PRIVATE_NETWORK: &str = "SANDHOLD_ALLOW_PRIVATE_NETWORK";
     /// Bearer token of `sandhold mcp --http`.
     pub(crate) const SANDHOLD_TOKEN: &str = "SANDHOLD_TOKEN";
     /// Filter of the log on stderr.
@@ -78,6 +87,8 @@ pub(crate) struct LocalSettings {
     pub(crate) isolation: IsolationRequest,
     /// Sandboxes that are made before they are asked for.
     pub(crate) spares: usize,
+    /// What sandboxes may reach at most.
+    pub(crate) egress: EgressConfig,
 }
 
 /// One costs little more than a mebibyte, and one is there again before most clients ask for another.
@@ -198,6 +209,32 @@ impl Settings {
             },
         };
         let spares = usize::try_from(spares)?;
+        let network = match &args.network {
+            Some(mode) => Some(mode.clone()),
+            None => text(env::SANDHOLD_NETWORK)?,
+        };
+        let targets = |given: &[String], name: &str| -> Result<Vec<String>> {
+            if !given.is_empty() {
+                return Ok(given.to_vec());
+            }
+            let listed = text(name)?.unwrap_or_default();
+            let entries = listed.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+            Ok(entries.map(str::to_owned).collect())
+        };
+        let egress = EgressConfig {
+            mode: match network.as_deref() {
+                None | Some("public") => Mode::Public,
+                Some("allowlist") => Mode::Allowlist,
+                Some("none") => Mode::None,
+                Some(other) => bail!(
+                    "{} is \"{other}\"; it can be public, allowlist or none",
+                    env::SANDHOLD_NETWORK
+                ),
+            },
+            allow: targets(&args.allow_out, env::SANDHOLD_ALLOW_OUT)?,
+            deny: targets(&args.deny_out, env::SANDHOLD_DENY_OUT)?,
+            private: targets(&args.allow_private_network, env::SANDHOLD_ALLOW_PRIVATE_NETWORK)?,
+        };
         Ok(Self {
             provider,
             log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| "warn".into()),
@@ -215,6 +252,7 @@ impl Settings {
                 home,
                 isolation,
                 spares,
+                egress,
             },
         })
     }

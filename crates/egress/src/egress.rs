@@ -2,11 +2,17 @@ use std::sync::Arc;
 
 use sandhold_runtime::Doors;
 
-use crate::{Blocked, Policy, PolicyError};
+use crate::{Blocked, Mode, Policy, PolicyError};
 
 /// What the operator of this server allows at most.
 #[derive(Debug, Clone, Default)]
 pub struct EgressConfig {
+    /// What every sandbox reaches at most when no rule names the target.
+    pub mode: Mode,
+    /// What every sandbox may reach at most, beside what the mode allows. As the rules of a sandbox.
+    pub allow: Vec<String>,
+    /// What no sandbox may reach.
+    pub deny: Vec<String>,
     /// Private ranges and addresses of this host that rules may open, as CIDR. Empty: none.
     pub private: Vec<String>,
 }

@@ -20,7 +20,7 @@ use crate::{
     error::Refusal,
     forward::refuse,
     keys::Keys,
-    lifecycle, listing,
+    lifecycle, listing, network,
     owner::Owner,
     pages,
     query::is_signed,
@@ -63,6 +63,7 @@ pub(crate) fn router(gateway: Gateway, access: Access, beside: Router) -> Router
         .route("/sandboxes/{id}/pause", post(lifecycle::pause))
         .route("/sandboxes/{id}/timeout", post(lifecycle::set_timeout))
         .route("/sandboxes/{id}/refreshes", post(lifecycle::refresh))
+        .route("/sandboxes/{id}/network", get(network::show).put(network::update))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::max(limits::REST_BODY))
@@ -156,15 +157,11 @@ const NOT_BUILT: [(&str, &str); 5] = [
     ),
 ];
 /// The same for what follows `/sandboxes/{id}/`.
-const NOT_BUILT_OF_SANDBOX: [(&str, &str); 3] = [
+const NOT_BUILT_OF_SANDBOX: [(&str, &str); 2] = [
     ("snapshots", NOT_BUILT[1].1),
     (
         "fork",
         "forks are not built yet; create another sandbox and write the files again",
-    ),
-    (
-        "network",
-        "this engine gives a sandbox no network but its own loopback, there is nothing to change",
     ),
 ];
 

@@ -6,8 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::StatusCode;
-use sandhold_runtime::{Resources, Sandbox as RuntimeSandbox, SandboxSpec};
+use sandhold_runtime::{PROXY_PORT, Reach, Resources, Sandbox as RuntimeSandbox, SandboxSpec};
 use sandhold_wire::{
     boot::{BootReady, BootSpec},
     limits, names,
@@ -18,6 +17,7 @@ use crate::{
     entry::{Entry, Recipe},
     error::{Refusal, chain},
     limits::TOKEN_BYTES,
+    network::check,
     owner::Owner,
     sandboxes::Sandboxes,
 };
@@ -37,7 +37,9 @@ pub(crate) async fn create(
     let recipe = recipe(sandboxes, owner, request)?;
     let id = new_id()?;
     let runtime = start(sandboxes, &id, &recipe).await?;
-    Ok(sandboxes.insert(Entry::running(id, recipe, runtime, timeout)))
+    let entry = Entry::running(id, recipe, runtime, timeout);
+    entry.open_way_out(&sandboxes.config.egress);
+    Ok(sandboxes.insert(entry))
 }
 
 /// What is asked for, checked and completed.
@@ -46,7 +48,8 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Re
     check_metadata(&metadata)?;
     let envs = request.env_vars.unwrap_or_default();
     check_envs(&envs)?;
-    check_network(request.allow_internet_access, request.network.as_ref())?;
+    let network = request.network.clone().unwrap_or_default();
+    check(sandboxes, request.allow_internet_access, &network)?;
     let asked = Resources {
         cpus: request.cpu_count,
         memory_bytes: request.memory_mb.map(|mb| mb.saturating_mul(MIB)),
@@ -82,6 +85,7 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Re
         asked,
         resources,
         network: request.network,
+        internet: request.allow_internet_access,
         auto_pause: request.auto_pause.unwrap_or(false),
         auto_pause_memory: request.auto_pause_memory.unwrap_or(true),
         auto_resume: request.auto_resume.is_some_and(|r| r.enabled),
@@ -109,7 +113,7 @@ pub(crate) async fn start(
     let boot = BootSpec {
         sandbox_id: id.to_owned(),
         template_id: recipe.template.clone(),
-        envs: recipe.envs.clone(),
+        envs: envs(recipe, sandboxes.info().reach),
         access_token: recipe.token.clone(),
         default_user: names::DEFAULT_USER.into(),
         workdir: None,
@@ -140,6 +144,27 @@ pub(crate) async fn start(
         return Err(refusal);
     }
     Ok(runtime)
+}
+
+/// The environment of every process. Where the kernel does not lead connections out by itself, programs are told of the
+/// proxy, by the names that most of them know.
+fn envs(recipe: &Recipe, reach: Reach) -> BTreeMap<String, String> {
+    let mut envs = recipe.envs.clone();
+    if reach == Reach::Proxy {
+        let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
+            envs.entry(name.to_owned()).or_insert_with(|| proxy.clone());
+        }
+        for name in ["all_proxy", "ALL_PROXY"] {
+            envs.entry(name.to_owned())
+                .or_insert_with(|| format!("socks5h://127.0.0.1:{PROXY_PORT}"));
+        }
+        for name in ["no_proxy", "NO_PROXY"] {
+            envs.entry(name.to_owned())
+                .or_insert_with(|| "localhost,127.0.0.1,::1".to_owned());
+        }
+    }
+    envs
 }
 
 /// Checks a timeout in seconds.
@@ -196,20 +221,6 @@ fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), Refusal> {
         ))),
         None => Ok(()),
     }
-}
-
-/// Sandboxes of the embedded engine reach their own loopback only. What asks for more is refused, not ignored.
-fn check_network(internet: Option<bool>, network: Option<&sandhold_wire::rest::Network>) -> Result<(), Refusal> {
-    let allows = network
-        .and_then(|n| n.allow_out.as_ref())
-        .is_some_and(|out| !out.is_empty());
-    if internet == Some(true) || allows {
-        return Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "this engine gives a sandbox no network but its own loopback; leave allow_internet_access and allowOut out",
-        ));
-    }
-    Ok(())
 }
 
 fn check_answer(answer: &[u8]) -> Result<(), Refusal> {

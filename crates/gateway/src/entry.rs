@@ -14,7 +14,7 @@ use sandhold_wire::rest::{Network, State};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{error::Refusal, events::Events, history::History, owner::Owner};
+use crate::{error::Refusal, events::Events, history::History, network::WayOut, owner::Owner};
 
 /// Everything that a sandbox is made from, also when it is made again after a restart. It holds secrets: it is shown
 /// to nobody, and the registry that keeps it is its owner's alone.
@@ -33,6 +33,9 @@ pub(crate) struct Recipe {
     /// What it has: the engine's defaults filled in.
     pub(crate) resources: Resources,
     pub(crate) network: Option<Network>,
+    /// Whether it may reach the internet, where that was said.
+    #[serde(default)]
+    pub(crate) internet: Option<bool>,
     pub(crate) auto_pause: bool,
     pub(crate) auto_pause_memory: bool,
     pub(crate) auto_resume: bool,
@@ -54,6 +57,8 @@ pub(crate) struct Entry {
     shown: watch::Sender<State>,
     /// Whether its files are kept beside it.
     pub(crate) kept: AtomicBool,
+    /// What it may reach.
+    pub(crate) way_out: WayOut,
     /// Why it is being ended; the first to set it wins.
     reason: Mutex<Option<String>>,
 }
@@ -77,6 +82,7 @@ impl Entry {
     ) -> Self {
         Self {
             id,
+            way_out: WayOut::new(&recipe),
             recipe,
             events: Events::default(),
             history: History::default(),
@@ -116,6 +122,9 @@ impl Entry {
     }
 
     pub(crate) fn set_runtime(&self, runtime: Option<Arc<dyn RuntimeSandbox>>) -> Option<Arc<dyn RuntimeSandbox>> {
+        if runtime.is_none() {
+            self.way_out.close();
+        }
         let mut held = self.runtime.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut held, runtime)
     }

@@ -30,6 +30,7 @@ mod keys;
 mod lifecycle;
 pub mod limits;
 mod listing;
+mod network;
 mod owner;
 mod pages;
 mod pausing;
@@ -44,6 +45,7 @@ mod usage;
 use std::{path::PathBuf, sync::Arc};
 
 use axum::Router;
+use sandhold_egress::Egress;
 use sandhold_runtime::Runtime;
 
 use api::Access;
@@ -64,6 +66,8 @@ pub struct GatewayConfig {
     pub max_timeout_s: u64,
     /// Whether paused sandboxes outlive this server: their files are written into `home` then.
     pub keep_paused: bool,
+    /// What sandboxes may reach at most, and who serves their way out.
+    pub egress: Arc<Egress>,
 }
 
 /// The server side. Cloning shares the state.

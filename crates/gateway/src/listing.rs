@@ -17,6 +17,8 @@ use sandhold_wire::{
     rest::{Isolation, Lifecycle, ListedSandbox, SandboxDetail, SandboxLogs, State as SandboxState},
 };
 
+use sandhold_egress::Mode;
+
 use crate::{
     create::boot_warnings,
     entry::Entry,
@@ -44,8 +46,8 @@ pub(crate) async fn detail(
         listed: listed(&entry),
         envd_access_token: entry.recipe.token.clone(),
         domain: sandboxes.config.domain.clone(),
-        allow_internet_access: Some(false),
-        network: entry.recipe.network.clone(),
+        allow_internet_access: Some(entry.way_out.mode(&sandboxes.config.egress) != Mode::None),
+        network: Some(entry.way_out.shown()),
         lifecycle: Some(Lifecycle {
             auto_resume: entry.recipe.auto_resume,
             on_timeout: if entry.recipe.auto_pause { "pause" } else { "kill" }.into(),

@@ -74,7 +74,7 @@ impl Sandboxes {
     /// Writes into the registry how the sandbox is made again, or that its files are of no use to another server.
     async fn remember(&self, entry: &Entry) -> Result<(), Refusal> {
         let recipe = if self.config.keep_paused {
-            serde_json::to_string(&entry.recipe).map_err(|e| Refusal::internal(e.to_string()))?
+            serde_json::to_string(&entry.recipe_now()).map_err(|e| Refusal::internal(e.to_string()))?
         } else {
             String::new()
         };
@@ -160,13 +160,14 @@ impl Sandboxes {
     }
 
     async fn restore(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), Refusal> {
-        let runtime = start(self, &entry.id, &entry.recipe).await?;
+        let runtime = start(self, &entry.id, &entry.recipe_now()).await?;
         let token = entry.recipe.token.as_deref();
         if let Err(error) = self.archives.restore(&entry.id, &*runtime, token).await {
             runtime.kill().await;
             return Err(refuse_archive(&entry.id, "could not be brought back", &error));
         }
         entry.set_runtime(Some(runtime));
+        entry.open_way_out(&self.config.egress);
         Ok(())
     }
 }

@@ -83,9 +83,94 @@ pub struct Network {
     /// Addresses, ranges and names that may not be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_out: Option<Vec<String>>,
+    /// Name servers that may be asked. Kept and shown; names are resolved outside of a sandbox in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_servers: Option<Vec<String>>,
+    /// A proxy of the client's own for what leaves the sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_proxy: Option<serde_json::Value>,
     /// Replaces the `Host` header of forwarded requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask_request_host: Option<String>,
+    /// What is changed in requests, by the host they go to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<BTreeMap<String, Vec<NetworkRule>>>,
+}
+
+/// A change of requests to a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRule {
+    /// The change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<NetworkTransform>,
+}
+
+/// Headers that a request gets; what it had of these names is replaced. The values are secrets.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkTransform {
+    /// By name.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for NetworkTransform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.headers.keys()).finish()
+    }
+}
+
+/// `PUT /sandboxes/{id}/network`: replaces all rules on what the sandbox may reach. What is left out is cleared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateNetwork {
+    /// As [`Network::allow_out`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_out: Option<Vec<String>>,
+    /// As [`Network::deny_out`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_out: Option<Vec<String>>,
+    /// As [`Network::dns_servers`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_servers: Option<Vec<String>>,
+    /// As [`Network::egress_proxy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_proxy: Option<serde_json::Value>,
+    /// As [`Network::rules`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<BTreeMap<String, Vec<NetworkRule>>>,
+    /// As [`NewSandbox::allow_internet_access`].
+    #[serde(default, rename = "allow_internet_access", skip_serializing_if = "Option::is_none")]
+    pub allow_internet_access: Option<bool>,
+}
+
+/// `GET /sandboxes/{id}/network`: what a sandbox may reach, and what it was refused. An addition of Sandhold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkState {
+    /// `none`, `allowlist` or `public`.
+    pub mode: String,
+    /// How connections get out: `transparent` for all programs, `proxy` for those that use the proxy of their
+    /// environment, `nothing`.
+    pub reach: String,
+    /// What was refused, oldest first.
+    pub blocked: Vec<BlockedConnection>,
+}
+
+/// A connection, datagram or name query that was refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedConnection {
+    /// Where to: a name where it is known, else an address.
+    pub host: String,
+    /// Port; 0 for a name query.
+    pub port: u16,
+    /// `tcp`, `udp` or `dns`.
+    pub protocol: String,
+    /// The rule that refused it.
+    pub rule: String,
+    /// How to allow it.
+    pub remedy: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// Answer of create and connect.

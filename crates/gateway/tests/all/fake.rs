@@ -57,6 +57,7 @@ pub(crate) fn gateway(runtime: FakeRuntime) -> (tempfile::TempDir, Gateway) {
 
 pub(crate) fn gateway_at(home: &Path, runtime: FakeRuntime, keep_paused: bool) -> Gateway {
     let config = GatewayConfig {
+        egress: sandhold_egress::Egress::new(sandhold_egress::EgressConfig::default()).unwrap(),
         home: home.to_owned(),
         domain: Some("sandhold.localhost:3000".into()),
         max_timeout_s: 3600,
@@ -79,7 +80,7 @@ impl Runtime for FakeRuntime {
                 ..Resources::default()
             },
             templates: vec!["base".into()],
-            network: "none".into(),
+            reach: sandhold_runtime::Reach::Nothing,
             can_freeze: self.can_freeze,
             can_switch_user: true,
         }

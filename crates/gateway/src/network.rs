@@ -1,0 +1,227 @@
+//! What a sandbox may reach: its rules, and who serves its way out.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Path, Query, State},
+};
+use http::StatusCode;
+use sandhold_egress::{Attached, Egress, Mode, Policy};
+use sandhold_runtime::Reach;
+use sandhold_wire::rest::{BlockedConnection, Network, NetworkRule, NetworkState, UpdateNetwork};
+use serde::Deserialize;
+
+use crate::{
+    api::body,
+    entry::{Entry, Recipe},
+    error::Refusal,
+    events::Event,
+    owner::Owner,
+    sandboxes::Sandboxes,
+};
+
+/// The rules of a sandbox as they are now, and what serves its way out while it lives.
+pub(crate) struct WayOut {
+    rules: Mutex<Rules>,
+    attached: Mutex<Option<Attached>>,
+}
+
+#[derive(Clone)]
+struct Rules {
+    internet: Option<bool>,
+    network: Network,
+}
+
+impl WayOut {
+    pub(crate) fn new(recipe: &Recipe) -> Self {
+        let rules = Rules {
+            internet: recipe.internet,
+            network: recipe.network.clone().unwrap_or_default(),
+        };
+        Self {
+            rules: Mutex::new(rules),
+            attached: Mutex::default(),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn attached(&self) -> std::sync::MutexGuard<'_, Option<Attached>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rules as a client is shown them: the values of headers stay here.
+    pub(crate) fn shown(&self) -> Network {
+        let mut network = self.rules().network;
+        for rule in network.rules.iter_mut().flat_map(BTreeMap::values_mut).flatten() {
+            for value in rule.transform.iter_mut().flat_map(|t| t.headers.values_mut()) {
+                "***".clone_into(value);
+            }
+        }
+        network
+    }
+
+    pub(crate) fn mode(&self, egress: &Egress) -> Mode {
+        let rules = self.rules();
+        policy(egress, rules.internet, &rules.network).map_or(Mode::None, |policy| policy.mode())
+    }
+
+    pub(crate) fn close(&self) {
+        *self.attached() = None;
+    }
+}
+
+impl Entry {
+    /// Has the way out of the sandbox served, where its engine gives one.
+    pub(crate) fn open_way_out(&self, egress: &Arc<Egress>) {
+        let Some(doors) = self.runtime().and_then(|runtime| runtime.take_doors()) else {
+            return;
+        };
+        let rules = self.way_out.rules();
+        // They were checked when they came; those of another server's registry may not hold here.
+        let policy = policy(egress, rules.internet, &rules.network).or_else(|error| {
+            let message = format!("its network rules do not hold here, it has no network: {error}");
+            self.events.note(Event::warning("network", message));
+            policy(egress, Some(false), &Network::default())
+        });
+        if let Ok(policy) = policy {
+            *self.way_out.attached() = Some(egress.attach(doors, policy));
+        }
+    }
+
+    /// What it is made from again: with the rules of now, and without secrets, which no registry holds.
+    pub(crate) fn recipe_now(&self) -> Recipe {
+        let mut rules = self.way_out.rules();
+        rules.network.rules = None;
+        Recipe {
+            network: Some(rules.network),
+            internet: rules.internet,
+            ..self.recipe.clone()
+        }
+    }
+}
+
+fn policy(egress: &Egress, internet: Option<bool>, network: &Network) -> Result<Policy, sandhold_egress::PolicyError> {
+    let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
+    egress.policy(internet, &list(&network.allow_out), &list(&network.deny_out))
+}
+
+/// Checks what a client asks for.
+pub(crate) fn check(sandboxes: &Sandboxes, internet: Option<bool>, network: &Network) -> Result<(), Refusal> {
+    if network.egress_proxy.as_ref().is_some_and(|proxy| !proxy.is_null()) {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "egressProxy is not built here; what a sandbox sends leaves from this server's own address",
+        ));
+    }
+    let changes = |rules: &Vec<NetworkRule>| rules.iter().any(|rule| rule.transform.is_some());
+    if network.rules.as_ref().is_some_and(|rules| rules.values().any(changes)) {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "network.rules with a transform are not built here; pass the credential in envVars instead",
+        ));
+    }
+    let asks = internet == Some(true) || network.allow_out.as_ref().is_some_and(|out| !out.is_empty());
+    let policy =
+        policy(&sandboxes.config.egress, internet, network).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    if asks && policy.mode() != Mode::None && sandboxes.info().reach == Reach::Nothing {
+        return Err(Refusal::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "this engine gives a sandbox no network but its own loopback; leave allow_internet_access and allowOut out",
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) async fn update(
+    State(sandboxes): State<Arc<Sandboxes>>,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+    request: Body,
+) -> Result<StatusCode, Refusal> {
+    let asked: UpdateNetwork = body(request).await?;
+    let entry = sandboxes.find(&id, owner).await?;
+    let before = entry.way_out.rules().network;
+    let network = Network {
+        allow_out: asked.allow_out,
+        deny_out: asked.deny_out,
+        dns_servers: asked.dns_servers,
+        egress_proxy: asked.egress_proxy,
+        rules: asked.rules,
+        ..before
+    };
+    check(&sandboxes, asked.allow_internet_access, &network)?;
+    let policy = policy(&sandboxes.config.egress, asked.allow_internet_access, &network)
+        .map_err(|error| Refusal::bad_request(error.to_string()))?;
+    // In this order under one lock: what is shown and what holds are the same, whoever else updates.
+    let mut rules = entry.way_out.rules.lock().unwrap_or_else(PoisonError::into_inner);
+    *rules = Rules {
+        internet: asked.allow_internet_access,
+        network,
+    };
+    if let Some(attached) = entry.way_out.attached().as_ref() {
+        attached.set_policy(policy);
+    }
+    drop(rules);
+    entry
+        .events
+        .note(Event::new("network", "its network rules were replaced"));
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What of the refusals is wanted.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Since {
+    /// Those of the last milliseconds; all that are known without it.
+    within_ms: Option<u64>,
+}
+
+pub(crate) async fn show(
+    State(sandboxes): State<Arc<Sandboxes>>,
+    Extension(owner): Extension<Owner>,
+    Path(id): Path<String>,
+    Query(since): Query<Since>,
+) -> Result<Json<NetworkState>, Refusal> {
+    let entry = sandboxes.find(&id, owner).await?;
+    let after = since
+        .within_ms
+        .and_then(|ms| SystemTime::now().checked_sub(Duration::from_millis(ms)));
+    let blocked = entry.way_out.attached().as_ref().map(|attached| attached.blocked(0).0);
+    let blocked = blocked
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|one| after.is_none_or(|after| one.at >= after))
+        .map(|one| BlockedConnection {
+            host: one.host,
+            port: one.port,
+            protocol: one.protocol.to_owned(),
+            rule: one.rule,
+            remedy: one.remedy,
+            count: one.count,
+        })
+        .collect();
+    let mode = match entry.way_out.mode(&sandboxes.config.egress) {
+        Mode::None => "none",
+        Mode::Allowlist => "allowlist",
+        Mode::Public => "public",
+    };
+    let reach = match sandboxes.info().reach {
+        Reach::Nothing => "nothing",
+        Reach::Proxy => "proxy",
+        Reach::Transparent => "transparent",
+    };
+    Ok(Json(NetworkState {
+        mode: mode.to_owned(),
+        reach: reach.to_owned(),
+        blocked,
+    }))
+}
