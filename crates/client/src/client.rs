@@ -19,7 +19,10 @@ use percent_encoding::utf8_percent_encode;
 use sandhold_wire::{
     limits::DEFAULT_TIMEOUT_S,
     names,
-    rest::{self, ConnectSandbox, ListedSandbox, NewSandbox, SandboxDetail, SandboxMetric, SetTimeout},
+    rest::{
+        self, ConnectSandbox, ListedSandbox, NetworkState, NewSandbox, SandboxDetail, SandboxMetric, SetTimeout,
+        UpdateNetwork,
+    },
 };
 use tower::Service;
 
@@ -49,6 +52,8 @@ struct Inner {
     api_key: Option<HeaderValue>,
     /// The server answered that it has no `/v2/sandboxes` to create or connect with.
     v1: AtomicBool,
+    /// The server does not tell what sandboxes were refused.
+    network_untold: AtomicBool,
 }
 
 impl Client {
@@ -71,6 +76,7 @@ impl Client {
                 http: Some(config),
                 scheme: "https",
                 v1: AtomicBool::new(false),
+                network_untold: AtomicBool::new(false),
             }),
         })
     }
@@ -116,6 +122,7 @@ impl Client {
                 base: String::new(),
                 api_key: None,
                 v1: AtomicBool::new(false),
+                network_untold: AtomicBool::new(false),
             }),
         }
     }
@@ -289,6 +296,39 @@ impl Client {
         let query = start.map_or_else(String::new, |at| format!("?start={at}"));
         let path = format!("/sandboxes/{}/metrics{query}", segment(id));
         Ok(self.read(Call::new(Method::GET, path, Some(id))).await?.1)
+    }
+
+    /// Replaces the rules on what a sandbox may reach; what is left out is cleared. Connections that the new rules forbid end.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the rule that is refused, [`Error::SandboxNotFound`] when it has ended.
+    pub async fn update_network(&self, id: &str, rules: &UpdateNetwork) -> Result<(), Error> {
+        let call = Call::new(Method::PUT, format!("/sandboxes/{}/network", segment(id)), Some(id));
+        self.done(call.json(rules)?).await
+    }
+
+    /// What a sandbox may reach, and what it was refused within this time, or ever. `None` where the server does not tell:
+    /// E2B's does not.
+    ///
+    /// # Errors
+    /// [`Error::Transport`] and the like.
+    pub async fn network(&self, id: &str, within: Option<Duration>) -> Result<Option<NetworkState>, Error> {
+        if self.inner.network_untold.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let query = within.map_or_else(String::new, |within| format!("?withinMs={}", within.as_millis()));
+        let path = format!("/sandboxes/{}/network{query}", segment(id));
+        match self.read(Call::new(Method::GET, path, Some(id))).await {
+            Ok((_, state)) => Ok(Some(state)),
+            Err(Error::SandboxNotFound { .. } | Error::NotFound(_) | Error::Unsupported(_)) => {
+                // A sandbox that has ended looks the same; what it was refused is of no use then.
+                if self.inner.http.is_some() && self.info(id).await.is_ok() {
+                    self.inner.network_untold.store(true, Ordering::Relaxed);
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn sandbox(&self, answer: rest::Sandbox) -> Result<Sandbox, Error> {

@@ -27,7 +27,10 @@ pub use files::{
 };
 pub use sandbox::Sandbox;
 pub use sandhold_wire::procfs::{ProcessList, ProcessRow, Signal};
-pub use sandhold_wire::rest::{EnvdMetrics, Isolation, ListedSandbox, Network, SandboxDetail, SandboxMetric, State};
+pub use sandhold_wire::rest::{
+    BlockedConnection, EnvdMetrics, Isolation, ListedSandbox, Network, NetworkState, SandboxDetail, SandboxMetric,
+    State, UpdateNetwork,
+};
 pub use sandhold_wire::services::{Busy, FailureKind, Listener, Ports, ProbeAnswer, ProbeFailure, Readiness};
 pub use services::{HttpRequest, ReadyQuery, Services};
 pub use transport::HttpConfig;

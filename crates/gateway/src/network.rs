@@ -201,6 +201,10 @@ pub(crate) async fn show(
         .into_iter()
         .filter(|one| after.is_none_or(|after| one.at >= after))
         .map(|one| BlockedConnection {
+            ago_ms: one
+                .at
+                .elapsed()
+                .map_or(0, |ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)),
             host: one.host,
             port: one.port,
             protocol: one.protocol.to_owned(),

@@ -1,13 +1,16 @@
 //! What a tool is given besides its arguments: whose call it is, the sandbox it means, and a way to tell progress.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rmcp::{
     RoleServer,
     model::{ProgressNotificationParam, ProgressToken},
     service::Peer,
 };
-use sandhold_client::{Client, Commands, Files, Services};
+use sandhold_client::{BlockedConnection, Client, Commands, Files, Services};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -155,6 +158,16 @@ impl Target {
     /// Its processes.
     pub(crate) fn commands(&self) -> Commands {
         self.handle.sandbox.commands()
+    }
+
+    /// What its network refused within this time, where the provider tells. Never an error, never long: it is an aside.
+    pub(crate) async fn blocked(&self, within: Duration) -> Vec<BlockedConnection> {
+        let client = self.tenant.client();
+        let asked = client.network(self.id(), Some(within + limits::BLOCKED_GRACE));
+        match tokio::time::timeout(limits::BLOCKED_WAIT, asked).await {
+            Ok(Ok(Some(state))) => state.blocked,
+            _ => Vec::new(),
+        }
     }
 
     /// Its servers.

@@ -55,6 +55,10 @@ fn lines(set: Toolset) -> Vec<(&'static str, String)> {
             "Terminal: for programs that need one. After write_line or send_keys look with read_shell; screen shows \
              full-screen programs as they look.",
         )],
+        Toolset::Network => vec![line(
+            "update_network",
+            "Network: an answer names what was blocked; update_network opens it, by a list that replaces the old one.",
+        )],
     }
 }
 

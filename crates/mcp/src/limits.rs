@@ -36,7 +36,13 @@ pub const PROBE_BODY: usize = 256 << 10;
 pub const PROBE_BASE64: usize = 16 << 10;
 /// A regular expression or glob.
 pub const PATTERN: usize = 1024;
-/// Rules in one list of network rules.
+/// Most blocked connections that an answer shows.
+pub const BLOCKED_SHOWN: usize = 8;
+/// Longest wait for what a sandbox was refused; the answer goes without it then.
+pub const BLOCKED_WAIT: Duration = Duration::from_millis(500);
+/// How much earlier than a command a refusal may have been noted: clocks are read in two places.
+pub const BLOCKED_GRACE: Duration = Duration::from_millis(20);
+/// Most rules of one list.
 pub const NETWORK_RULES: usize = 256;
 /// A job id chosen by the caller.
 pub const JOB_ID: usize = 64;

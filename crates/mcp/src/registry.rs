@@ -34,11 +34,13 @@ pub enum Toolset {
     Processes,
     /// A terminal.
     Shell,
+    /// What a sandbox may reach.
+    Network,
 }
 
 impl Toolset {
     /// All of them, in the order of the tool list.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Sandbox,
         Self::Files,
         Self::Commands,
@@ -47,6 +49,7 @@ impl Toolset {
         Self::Watch,
         Self::Processes,
         Self::Shell,
+        Self::Network,
     ];
 
     /// Its name in `--toolsets`.
@@ -61,6 +64,7 @@ impl Toolset {
             Self::Watch => "watch",
             Self::Processes => "processes",
             Self::Shell => "shell",
+            Self::Network => "network",
         }
     }
 
@@ -69,7 +73,7 @@ impl Toolset {
     pub const fn is_default(self) -> bool {
         match self {
             Self::Sandbox | Self::Files | Self::Commands | Self::Services | Self::Transfer => true,
-            Self::Watch | Self::Processes | Self::Shell => false,
+            Self::Watch | Self::Processes | Self::Shell | Self::Network => false,
         }
     }
 }
@@ -348,7 +352,7 @@ mod tests {
             bad.names()
                 .unwrap_err()
                 .to_string()
-                .contains("sandbox, files, commands, services, transfer, watch, processes, shell, all, default")
+                .contains("sandbox, files, commands, services, transfer, watch, processes, shell, network, all, default")
         );
         let bad = Selection {
             exclude_tools: vec!["rm".into()],

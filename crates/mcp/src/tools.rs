@@ -50,6 +50,7 @@ mod shutdown_sandbox;
 mod start_service;
 mod unwatch_dir;
 mod unzip_to;
+mod update_network;
 mod upload_file;
 mod wait_for_service_ready;
 mod watch_dir;
@@ -113,6 +114,7 @@ macro_rules! every_tool {
             $each!(read_shell::ReadShell),
             $each!(resize_shell::ResizeShell),
             $each!(close_shell::CloseShell),
+            $each!(update_network::UpdateNetwork),
         ]
     };
 }

@@ -171,6 +171,8 @@ pub struct BlockedConnection {
     pub remedy: String,
     /// How often.
     pub count: u64,
+    /// How many milliseconds ago it was last.
+    pub ago_ms: u64,
 }
 
 /// Answer of create and connect.

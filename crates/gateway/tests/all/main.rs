@@ -129,7 +129,6 @@ async fn bad_requests_say_what_is_wrong() {
         (Method::GET, "/templates/aliases/x"),
         (Method::POST, "/sandboxes/i1/snapshots"),
         (Method::POST, "/sandboxes/i1/fork"),
-        (Method::PUT, "/sandboxes/i1/network"),
         (Method::GET, "/volumes"),
     ] {
         let answer = call(&router, method, path, &[], None).await;

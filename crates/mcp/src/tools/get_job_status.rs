@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::job_report::{self, Shown};
+use super::{
+    job_report::{self, Shown},
+    update_network::Blocked,
+};
 use crate::{
     answer::{Reply, ToolError},
     budget,
@@ -47,6 +50,9 @@ pub(super) struct Output {
     #[serde(skip_serializing_if = "Option::is_none")]
     awaiting_input: Option<bool>,
     duration_ms: u64,
+    /// What the sandbox's network refused meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<Blocked>,
 }
 
 impl Tool for GetJobStatus {
@@ -79,7 +85,8 @@ impl Tool for GetJobStatus {
         call.tenant.touch(&job.target.handle);
         let latest = call.answer_at() - limits::ANSWER_MARGIN;
         let awaiting = watch(&job, latest.min(Instant::now() + Duration::from_secs(wait))).await;
-        Ok(answer(&job, cursor.within(job.since), awaiting))
+        let blocked = job_report::blocked(&job).await;
+        Ok(answer(&job, cursor.within(job.since), awaiting, blocked))
     }
 }
 
@@ -111,7 +118,7 @@ async fn watch(job: &Job, deadline: Instant) -> Option<bool> {
     }
 }
 
-fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>) -> Reply<Output> {
+fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>, blocked: Vec<Blocked>) -> Reply<Output> {
     let (status, shown, next, more) = job.look(|p| {
         let ended = p.status != Status::Running;
         let left = |total: u64, at: u64| total.saturating_sub(at);
@@ -174,6 +181,8 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>) -> Reply<Output> {
     if status == Status::Running && !more {
         head.push_str(&format!("; next cursor {:?}", next.encode()));
     }
+    let mut shown = shown;
+    shown.notes.extend(blocked.iter().map(Blocked::line));
     let text = job_report::text(&head, &shown);
     let output = Output {
         job_id: job.id.clone(),
@@ -185,6 +194,7 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>) -> Reply<Output> {
         more,
         awaiting_input: awaiting,
         duration_ms: u64::try_from(job.duration().as_millis()).unwrap_or(u64::MAX),
+        blocked,
     };
     // A job that was cancelled or lost was told so; asking about it is not a failure.
     let artifacts = if more { job_report::artifacts(job) } else { Vec::new() };

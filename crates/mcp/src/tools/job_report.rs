@@ -2,6 +2,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use sandhold_client::BlockedConnection;
+
+use super::update_network::Blocked;
 use crate::{
     answer::{Artifact, ToolError},
     budget,
@@ -15,6 +18,21 @@ pub(super) struct Shown {
     pub(super) stderr: String,
     pub(super) notes: Vec<String>,
     pub(super) truncated: bool,
+}
+
+/// What the network refused while the job ran. Asked for only where something seems to have gone wrong.
+pub(super) async fn blocked(job: &Job) -> Vec<Blocked> {
+    let quiet = job.look(|p| matches!(&p.status, Status::Done(exit) if exit.exit_code == 0) && p.stderr.total() == 0);
+    if quiet {
+        return Vec::new();
+    }
+    let blocked = job.target.blocked(job.started.elapsed()).await;
+    let ended = job.look(|p| p.ended);
+    let since_end = ended.map_or(Duration::ZERO, |at| at.elapsed().saturating_sub(limits::BLOCKED_GRACE));
+    let during = |one: &BlockedConnection| Duration::from_millis(one.ago_ms) >= since_end;
+    let mut blocked: Vec<Blocked> = blocked.into_iter().filter(during).map(Blocked::from).collect();
+    blocked.drain(..blocked.len().saturating_sub(limits::BLOCKED_SHOWN));
+    blocked
 }
 
 /// The files with a job's output.

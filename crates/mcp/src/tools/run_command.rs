@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::job_report::{self, Shown};
+use super::{
+    job_report::{self, Shown},
+    update_network::Blocked,
+};
 use crate::{
     answer::{Reply, ToolError},
     args::{self, Pair, User},
@@ -49,6 +52,9 @@ pub(super) struct Output {
     /// Where `get_job_status` reads on.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
+    /// What the sandbox's network refused meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<Blocked>,
 }
 
 impl Tool for RunCommand {
@@ -92,7 +98,8 @@ impl Tool for RunCommand {
         }
         wait(&call, &job, answer_at).await;
         guard.disarm();
-        Ok(answer(&job, &target))
+        let blocked = job_report::blocked(&job).await;
+        Ok(answer(&job, &target, blocked))
     }
 }
 
@@ -160,7 +167,7 @@ async fn wait(call: &Call, job: &Job, answer_at: std::time::Instant) {
     }
 }
 
-fn answer(job: &Job, target: &Target) -> Reply<Output> {
+fn answer(job: &Job, target: &Target, blocked: Vec<Blocked>) -> Reply<Output> {
     // The cursor first: what comes between the two looks is shown twice rather than never.
     let (status, cursor) = job.look(|p| {
         (
@@ -172,7 +179,8 @@ fn answer(job: &Job, target: &Target) -> Reply<Output> {
             },
         )
     });
-    let shown = job_report::whole(job, budget::ANSWER);
+    let mut shown = job_report::whole(job, budget::ANSWER);
+    shown.notes.extend(blocked.iter().map(Blocked::line));
     let running = status == Status::Running;
     let mut head = job_report::line(job, &status);
     if running {
@@ -197,6 +205,7 @@ fn answer(job: &Job, target: &Target) -> Reply<Output> {
         truncated,
         job_id: (running || truncated).then(|| job.id.clone()),
         cursor: running.then(|| cursor.encode()),
+        blocked,
     };
     let artifacts = if truncated {
         job_report::artifacts(job)

@@ -4,11 +4,12 @@ use sandhold_client::SandboxDetail;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::sandbox_row;
+use super::{sandbox_row, update_network::Blocked};
 use crate::{
     answer::{Reply, ToolError},
     args::Pair,
     call::Call,
+    limits,
     registry::{Hints, Spec, Tool, Toolset},
     server::Provider,
 };
@@ -37,6 +38,12 @@ pub(crate) struct Reach {
     allow_out: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     deny_out: Vec<String>,
+    /// `none`, `allowlist` or `public`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    /// What was refused, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    blocked: Vec<Blocked>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -82,7 +89,13 @@ impl Tool for SandboxInfo {
             (given, _) => call.existing(given.as_deref())?,
         };
         let detail = call.client().info(&id).await.map_err(|e| call.error(&id, &e))?;
-        let output = describe(&detail, &call.provider);
+        let mut output = describe(&detail, &call.provider);
+        // An aside: where it is not told, the rest is still worth an answer.
+        if let Ok(Some(state)) = call.client().network(&id, None).await {
+            output.network.mode = Some(state.mode);
+            let newest = state.blocked.len().saturating_sub(limits::BLOCKED_SHOWN);
+            output.network.blocked = state.blocked.into_iter().skip(newest).map(Blocked::from).collect();
+        }
         let text = text(&id, &output);
         Ok(Reply::new(output, text).within(&id))
     }
@@ -107,6 +120,8 @@ pub(crate) fn describe(detail: &SandboxDetail, provider: &Provider) -> Output {
             allow_internet_access: detail.allow_internet_access,
             allow_out: network.allow_out.unwrap_or_default(),
             deny_out: network.deny_out.unwrap_or_default(),
+            mode: None,
+            blocked: Vec::new(),
         },
         provider: provider.name.clone(),
         isolation: detail.isolation.clone().map(|i| Held {
@@ -131,6 +146,12 @@ fn text(id: &str, o: &Output) -> String {
     if let Some(access) = o.network.allow_internet_access {
         lines.push(format!("internet access: {}", if access { "yes" } else { "no" }));
     }
+    for (list, targets) in [("allow_out", &o.network.allow_out), ("deny_out", &o.network.deny_out)] {
+        if !targets.is_empty() {
+            lines.push(format!("{list}: {}", targets.join(", ")));
+        }
+    }
+    lines.extend(o.network.blocked.iter().map(Blocked::line));
     if let Some(held) = &o.isolation {
         lines.push(format!("isolation: {} ({})", held.level, held.detail));
         lines.extend(held.warnings.iter().map(|w| format!("warning: {w}")));
