@@ -116,7 +116,7 @@ pub(crate) struct McpArgs {
 /// Which tools.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SelectionArgs {
-    /// Toolsets to offer: sandbox, files, commands, services, transfer, watch, processes, shell, default (the first five)
+    /// Toolsets to offer: sandbox, files, commands, services, transfer, watch, processes, shell, network, default (the first five)
     /// or all
     #[arg(long, value_name = "TOOLSET", value_delimiter = ',')]
     toolsets: Vec<String>,

@@ -97,7 +97,7 @@ fn describe(provider: &settings::Provider) -> Provider {
             name: "local".into(),
             description: "the embedded engine on this machine; its sandboxes end with this server".into(),
             cannot: text(&[
-                "no network but the sandbox's own loopback",
+                "of the network TCP, UDP and names only: no ping; rules allow at most what this server was started with",
                 "/usr is the host's and read-only: packages install into the home folder only",
                 "pausing keeps memory and is lost when the server ends",
             ]),
@@ -106,7 +106,7 @@ fn describe(provider: &settings::Provider) -> Provider {
             name: "sandhold".into(),
             description: "a Sandhold server elsewhere; sandboxes and jobs live on when this server ends".into(),
             cannot: text(&[
-                "no network but the sandbox's own loopback",
+                "of the network TCP, UDP and names only: no ping; rules allow at most what that server was started with",
                 "/usr is that server's and read-only: packages install into the home folder only",
             ]),
         },
