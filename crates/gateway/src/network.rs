@@ -151,12 +151,9 @@ pub(crate) async fn update(
     let entry = sandboxes.find(&id, owner).await?;
     let before = entry.way_out.rules().network;
     let network = Network {
-        allow_out: asked.allow_out,
-        deny_out: asked.deny_out,
-        dns_servers: asked.dns_servers,
-        egress_proxy: asked.egress_proxy,
-        rules: asked.rules,
-        ..before
+        allow_public_traffic: before.allow_public_traffic,
+        mask_request_host: before.mask_request_host,
+        ..asked.network
     };
     check(&sandboxes, asked.allow_internet_access, &network)?;
     let policy = policy(&sandboxes.config.egress, asked.allow_internet_access, &network)

@@ -349,10 +349,9 @@ mod tests {
             ..Selection::default()
         };
         assert!(
-            bad.names()
-                .unwrap_err()
-                .to_string()
-                .contains("sandbox, files, commands, services, transfer, watch, processes, shell, network, all, default")
+            bad.names().unwrap_err().to_string().contains(
+                "sandbox, files, commands, services, transfer, watch, processes, shell, network, all, default"
+            )
         );
         let bad = Selection {
             exclude_tools: vec!["rm".into()],

@@ -121,25 +121,12 @@ impl std::fmt::Debug for NetworkTransform {
 
 /// `PUT /sandboxes/{id}/network`: replaces all rules on what the sandbox may reach. What is left out is cleared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct UpdateNetwork {
-    /// As [`Network::allow_out`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow_out: Option<Vec<String>>,
-    /// As [`Network::deny_out`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deny_out: Option<Vec<String>>,
-    /// As [`Network::dns_servers`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_servers: Option<Vec<String>>,
-    /// As [`Network::egress_proxy`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub egress_proxy: Option<serde_json::Value>,
-    /// As [`Network::rules`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rules: Option<BTreeMap<String, Vec<NetworkRule>>>,
+    /// The rules; what is not about the way out has no effect.
+    #[serde(flatten)]
+    pub network: Network,
     /// As [`NewSandbox::allow_internet_access`].
-    #[serde(default, rename = "allow_internet_access", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_internet_access: Option<bool>,
 }
 

@@ -1,6 +1,6 @@
 //! `update_network`
 
-use sandhold_client::{BlockedConnection, UpdateNetwork as Rules};
+use sandhold_client::{BlockedConnection, Network, UpdateNetwork as Rules};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -49,10 +49,12 @@ impl Tool for UpdateNetwork {
         }
         let id = call.existing(p.sandbox_id.as_deref())?;
         let rules = Rules {
-            allow_out: p.allow_out,
-            deny_out: p.deny_out,
+            network: Network {
+                allow_out: p.allow_out,
+                deny_out: p.deny_out,
+                ..Network::default()
+            },
             allow_internet_access: p.allow_internet_access,
-            ..Rules::default()
         };
         let client = call.client();
         client
