@@ -13,6 +13,7 @@ use crate::birth::Order;
 use crate::cgroup::{self, Cgroups};
 use crate::config::EngineConfig;
 use crate::diagnose::Facts;
+use crate::etc::{self, BUNDLE};
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
 use crate::launcher::message::{BUILD, Hello, Phase};
@@ -234,6 +235,7 @@ fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<St
         defaults: defaults.as_resources(),
         templates: vec![BASE.to_owned()],
         reach: Reach::Nothing,
+        ca_bundle: etc::bundle().map(|_| format!("/etc/{BUNDLE}")),
         can_freeze: cgroups.hierarchy("freezer").is_some(),
         can_switch_user: ids.can_switch_user(),
     }

@@ -153,6 +153,9 @@ const BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
+/// Where the certificates stand, below `/etc`.
+pub(crate) const BUNDLE: &str = "ssl/certs/ca-certificates.crt";
+
 /// Adds `/etc` to a template.
 pub(crate) fn fill(template: &mut Template) {
     let Template { own, fixed, .. } = template;
@@ -199,8 +202,8 @@ pub(crate) fn fill(template: &mut Template) {
         link("pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt"),
     ]);
     own.extend([link("etc/ssl", "sandhold/ssl"), link("etc/pki", "sandhold/pki")]);
-    if let Some(bundle) = BUNDLES.iter().find_map(|path| host_file(path)) {
-        fixed.push(file("ssl/certs/ca-certificates.crt", bundle));
+    if let Some(bundle) = bundle() {
+        fixed.push(file(BUNDLE, bundle));
         fixed.push(link("ssl/cert.pem", "certs/ca-certificates.crt"));
         fixed.push(link("ssl/ca-bundle.pem", "certs/ca-certificates.crt"));
     }
@@ -217,6 +220,11 @@ pub(crate) fn fill(template: &mut Template) {
         fixed.extend(links);
         own.push(link("etc/alternatives", "sandhold/alternatives"));
     }
+}
+
+/// The certificates that the host trusts.
+pub(crate) fn bundle() -> Option<Vec<u8>> {
+    BUNDLES.iter().find_map(|path| host_file(path))
 }
 
 /// A public file of the host, if it is there and of a sane size.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sandhold_runtime::{PROXY_PORT, Reach, Resources, Sandbox as RuntimeSandbox, SandboxSpec};
+use sandhold_runtime::{PROXY_PORT, Reach, Resources, RuntimeInfo, Sandbox as RuntimeSandbox, SandboxSpec};
 use sandhold_wire::{
     boot::{BootReady, BootSpec},
     limits, names,
@@ -113,7 +113,7 @@ pub(crate) async fn start(
     let boot = BootSpec {
         sandbox_id: id.to_owned(),
         template_id: recipe.template.clone(),
-        envs: envs(recipe, sandboxes.info().reach),
+        envs: envs(recipe, &sandboxes.info()),
         access_token: recipe.token.clone(),
         default_user: names::DEFAULT_USER.into(),
         workdir: None,
@@ -146,24 +146,38 @@ pub(crate) async fn start(
     Ok(runtime)
 }
 
+/// Where programs look for certificates; those that bring their own trust nothing that this host alone trusts.
+const CERTIFICATES: [&str; 7] = [
+    "CARGO_HTTP_CAINFO",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+];
+
 /// The environment of every process. Where the kernel does not lead connections out by itself, programs are told of the
 /// proxy, by the names that most of them know.
-fn envs(recipe: &Recipe, reach: Reach) -> BTreeMap<String, String> {
-    let mut envs = recipe.envs.clone();
-    if reach == Reach::Proxy {
-        let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
-        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
-            envs.entry(name.to_owned()).or_insert_with(|| proxy.clone());
-        }
-        for name in ["all_proxy", "ALL_PROXY"] {
-            envs.entry(name.to_owned())
-                .or_insert_with(|| format!("socks5h://127.0.0.1:{PROXY_PORT}"));
-        }
-        for name in ["no_proxy", "NO_PROXY"] {
-            envs.entry(name.to_owned())
-                .or_insert_with(|| "localhost,127.0.0.1,::1".to_owned());
+fn envs(recipe: &Recipe, info: &RuntimeInfo) -> BTreeMap<String, String> {
+    let mut envs = BTreeMap::new();
+    if let Some(bundle) = info.ca_bundle.as_ref().filter(|_| info.reach != Reach::Nothing) {
+        envs.extend(CERTIFICATES.map(|name| (name.to_owned(), bundle.clone())));
+    }
+    if info.reach == Reach::Proxy {
+        let http = format!("http://127.0.0.1:{PROXY_PORT}");
+        let any = format!("socks5h://127.0.0.1:{PROXY_PORT}");
+        for (name, value) in [
+            ("http_proxy", http.as_str()),
+            ("https_proxy", &http),
+            ("all_proxy", &any),
+            ("no_proxy", "localhost,127.0.0.1,::1"),
+        ] {
+            envs.insert(name.to_owned(), value.to_owned());
+            envs.insert(name.to_uppercase(), value.to_owned());
         }
     }
+    envs.extend(recipe.envs.clone());
     envs
 }
 

@@ -41,6 +41,8 @@ pub struct RuntimeInfo {
     pub defaults: Resources,
     /// Templates that can be used now.
     pub templates: Vec<String>,
+    /// Where the certificates that are trusted stand inside, if there are any.
+    pub ca_bundle: Option<String>,
     /// How far a sandbox's connections can be led out.
     pub reach: crate::Reach,
     /// Whether freeze and thaw work.

@@ -80,6 +80,7 @@ impl Runtime for FakeRuntime {
                 ..Resources::default()
             },
             templates: vec!["base".into()],
+            ca_bundle: None,
             reach: sandhold_runtime::Reach::Nothing,
             can_freeze: self.can_freeze,
             can_switch_user: true,
