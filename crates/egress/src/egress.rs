@@ -1,8 +1,19 @@
-use std::sync::Arc;
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
+use ipnet::IpNet;
 use sandhold_runtime::Doors;
+use tokio::net::TcpListener;
 
-use crate::{Blocked, Mode, Policy, PolicyError};
+use crate::{
+    Blocked, Mode, Policy, PolicyError, dns,
+    door::Door,
+    proxy,
+    resolve::System,
+    rule,
+    sandbox::{Sandbox, lock},
+    tcp, udp,
+    world::World,
+};
 
 /// What the operator of this server allows at most.
 #[derive(Debug, Clone, Default)]
@@ -27,18 +38,27 @@ pub enum EgressError {
         /// As it was given.
         range: String,
     },
+    /// A rule of the operator.
+    #[error("the rules of the server cannot be used")]
+    Rule(#[from] PolicyError),
+    /// The resolver.
+    #[error("name resolution cannot be set up")]
+    Resolver {
+        /// What the resolver says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// The way out of all sandboxes of one server: its name resolution and the operator's limits.
 #[derive(Debug)]
 pub struct Egress {
-    _config: EgressConfig,
+    world: Arc<World>,
 }
 
 /// One sandbox's way out, for as long as this is held.
 #[derive(Debug)]
 pub struct Attached {
-    _doors: Doors,
+    sandbox: Arc<Sandbox>,
 }
 
 impl Egress {
@@ -47,31 +67,81 @@ impl Egress {
     /// # Errors
     /// What of the configuration cannot be understood.
     pub fn new(config: EgressConfig) -> Result<Arc<Self>, EgressError> {
-        Ok(Arc::new(Self { _config: config }))
+        let range = |text: &String| {
+            let parsed =
+                rule::range(text).or_else(|| text.parse().ok().map(|ip| IpNet::from(crate::name::canonical(ip))));
+            parsed.ok_or_else(|| EgressError::Range { range: text.clone() })
+        };
+        let private = config.private.iter().map(range).collect::<Result<Vec<_>, _>>()?;
+        let resolver = System::new().map_err(|error| EgressError::Resolver { source: error.into() })?;
+        let mut world = World::new(Box::new(resolver), private);
+        world.operator = Policy::of_operator(&config, &world.private)?.map(Arc::new);
+        Ok(Self::within(world))
+    }
+
+    pub(crate) fn within(world: World) -> Arc<Self> {
+        Arc::new(Self { world: Arc::new(world) })
     }
 
     /// The rules of a sandbox, from what its creator asked for.
     ///
     /// # Errors
     /// The first rule that cannot be understood, or that asks for more than the operator allows.
-    pub fn policy(&self, _internet: Option<bool>, _allow: &[String], _deny: &[String]) -> Result<Policy, PolicyError> {
-        Ok(Policy::default())
+    pub fn policy(&self, internet: Option<bool>, allow: &[String], deny: &[String]) -> Result<Policy, PolicyError> {
+        let policy = Policy::new(internet, allow, deny, &self.world.private)?;
+        Ok(policy.within(self.world.operator.clone()))
     }
 
     /// Serves a sandbox's doors until the answer is dropped. Must be called within a tokio runtime.
     #[must_use]
-    pub fn attach(self: &Arc<Self>, doors: Doors, _policy: Policy) -> Attached {
-        Attached { _doors: doors }
+    pub fn attach(self: &Arc<Self>, doors: Doors, policy: Policy) -> Attached {
+        let sandbox = Sandbox::new(Arc::clone(&self.world), policy);
+        let Doors {
+            tcp,
+            udp,
+            dns,
+            proxy,
+            conntrack,
+            transparent,
+        } = doors;
+        let serve = || -> io::Result<()> {
+            sandbox.spawn(tcp::accept(Arc::clone(&sandbox), listener(proxy)?, proxy::serve));
+            sandbox.spawn(dns::serve_udp(Arc::clone(&sandbox), Arc::new(Door::new(dns)?)));
+            if transparent {
+                sandbox.spawn(tcp::accept(Arc::clone(&sandbox), listener(tcp)?, tcp::serve));
+                sandbox.spawn(udp::serve(Arc::clone(&sandbox), Arc::new(Door::new(udp)?), conntrack));
+            }
+            Ok(())
+        };
+        if let Err(error) = serve() {
+            // A door that is no socket: nothing gets out, which is the safe side.
+            tracing::error!(%error, "a sandbox's network cannot be served");
+        }
+        Attached { sandbox }
     }
+}
+
+fn listener(door: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(door);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 impl Attached {
     /// Replaces the rules. Connections that the new ones forbid end.
-    pub fn set_policy(&self, _policy: Policy) {}
+    pub fn set_policy(&self, policy: Policy) {
+        self.sandbox.policy.send_replace(Arc::new(policy));
+    }
 
     /// What was refused after refusal number `since`, oldest first, and the number of the newest refusal.
     #[must_use]
-    pub fn blocked(&self, _since: u64) -> (Vec<Blocked>, u64) {
-        (Vec::new(), 0)
+    pub fn blocked(&self, since: u64) -> (Vec<Blocked>, u64) {
+        lock(&self.sandbox.ring).since(since)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.sandbox.stop();
     }
 }

@@ -4,12 +4,59 @@
 //! ([`sandhold_runtime::Doors`]), and [`Egress::attach`] serves them by a [`Policy`]: connections, datagrams and name
 //! queries arrive here, are held against the rules, and are made anew from the host, or refused. What was refused is kept
 //! ([`Attached::blocked`]) so that it can be told to whoever ran the program.
+//!
+//! Addresses are held against rules by themselves. Names are, too, at three places: when a program asks for their
+//! addresses, when it connects to an address that it was given for them, and in what a connection itself says, which is
+//! TLS's server name or HTTP's host. Where a name decides, it is resolved here, anew, and its own address is connected to:
+//! a program cannot name one host and reach another. What is hidden within TLS (HTTP's host within it, an encrypted
+//! client hello) is not seen; a rule that allows a name trusts whoever serves that name.
 #![forbid(unsafe_code)]
 
+mod address;
 mod blocked;
+mod dial;
+mod dns;
+mod door;
 mod egress;
+mod handed;
+mod head;
+mod inspect;
+mod limits;
+mod name;
 mod policy;
+mod proxy;
+mod relay;
+mod resolve;
+mod rule;
+mod sandbox;
+mod sni;
+mod socks;
+mod stream;
+mod tcp;
+mod udp;
+mod web;
+mod world;
 
 pub use blocked::Blocked;
 pub use egress::{Attached, Egress, EgressConfig, EgressError};
 pub use policy::{Mode, Policy, PolicyError};
+
+/// The readers of untrusted bytes, for fuzzing. Each must return, whatever it is given.
+#[doc(hidden)]
+pub mod fuzz {
+    /// First bytes of a connection: TLS or HTTP.
+    pub fn head(bytes: &[u8]) {
+        let _ = crate::head::parse(bytes);
+    }
+
+    /// A name query.
+    pub fn dns(bytes: &[u8]) {
+        let _ = crate::dns::parse(bytes);
+    }
+
+    /// A rule, and a host as it stands in a request.
+    pub fn text(text: &str) {
+        let _ = crate::rule::Rule::parse("allow_out", text);
+        let _ = crate::web::authority(text);
+    }
+}

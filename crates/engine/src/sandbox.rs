@@ -212,8 +212,6 @@ impl Inner {
             tcp,
             udp,
             dns,
-            udp_v6: fds.next(),
-            dns_v6: fds.next(),
             proxy,
             conntrack,
             transparent,

@@ -2,8 +2,9 @@ use std::os::fd::OwnedFd;
 
 /// The sockets that stand inside a sandbox's network and are served outside of it: all that leads out.
 ///
-/// All listen on the loopback inside the sandbox's own network namespace; the listeners for both families, datagrams with a
-/// socket for each: an answer must come from the very address that was asked.
+/// All listen inside the sandbox's own network namespace, one socket for both families, or for IPv4 where the kernel has no
+/// other. A datagram that answers must come from the loopback's own address (`127.0.0.1`, `::1`), where the kernel led the
+/// question.
 /// Everything that connects or writes to them is untrusted. Whoever holds one keeps the namespace alive, so they are
 /// dropped when the sandbox ends.
 #[derive(Debug)]
@@ -14,12 +15,8 @@ pub struct Doors {
     /// UDP socket. Where transparent, every datagram to an address outside arrives here, but for port 53. Its sender's
     /// translation is found through [`Doors::conntrack`].
     pub udp: OwnedFd,
-    /// The same of IPv6, where the kernel has it.
-    pub udp_v6: Option<OwnedFd>,
     /// UDP socket for name queries. Where transparent, every datagram to port 53 outside of the sandbox arrives here.
     pub dns: OwnedFd,
-    /// The same of IPv6.
-    pub dns_v6: Option<OwnedFd>,
     /// TCP listener for programs that know a proxy: HTTP (`CONNECT` and absolute URLs) and SOCKS5.
     pub proxy: OwnedFd,
     /// Netfilter's netlink socket of the namespace, to ask where a datagram was meant to go. Only where transparent.

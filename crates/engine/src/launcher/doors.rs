@@ -47,53 +47,45 @@ fn make() -> Result<(u8, Vec<OwnedFd>), Errno> {
     let turned = lead_out().and_then(|()| turn());
     let mut fds = vec![listener(TCP_PORT)?, listener(PROXY_PORT)?];
     // Without the firewall (a kernel that lacks nf_tables or a part of it) the name server has to be at its address.
-    let (flag, names, at) = match turned {
+    let (flag, names) = match turned {
         Ok(conntrack) => {
             fds.push(conntrack);
-            (TRANSPARENT, DNS_PORT, Ipv4Addr::LOCALHOST)
+            (TRANSPARENT, anywhere(SocketType::DGRAM, DNS_PORT)?)
         }
         Err(_) => {
             add_address(NAME_SERVER)?;
-            (PROXY, 53, NAME_SERVER)
+            (PROXY, at(SocketType::DGRAM, NAME_SERVER, 53)?)
         }
     };
-    fds.push(datagrams((Ipv4Addr::LOCALHOST, UDP_PORT).into())?);
-    fds.push(datagrams((at, names).into())?);
-    if let Ok(udp) = datagrams((Ipv6Addr::LOCALHOST, UDP_PORT).into()) {
-        fds.push(udp);
-        fds.push(datagrams((Ipv6Addr::LOCALHOST, DNS_PORT).into())?);
-    }
+    fds.push(anywhere(SocketType::DGRAM, UDP_PORT)?);
+    fds.push(names);
     Ok((flag, fds))
 }
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
-/// For both families, or for IPv4 where the kernel has no other.
 fn listener(port: u16) -> Result<OwnedFd, Errno> {
-    let (socket, address): (_, SocketAddr) = match socket_with(AddressFamily::INET6, SocketType::STREAM, FLAGS, None) {
-        Ok(socket) => {
-            sockopt::set_ipv6_v6only(&socket, false)?;
-            (socket, (Ipv6Addr::UNSPECIFIED, port).into())
-        }
-        Err(Errno::AFNOSUPPORT) => (
-            socket_with(AddressFamily::INET, SocketType::STREAM, FLAGS, None)?,
-            (Ipv4Addr::LOCALHOST, port).into(),
-        ),
-        Err(error) => return Err(error),
-    };
-    bind(&socket, &address)?;
+    let socket = anywhere(SocketType::STREAM, port)?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
 }
 
-/// For one address: from another, an answer would not be taken for one.
-fn datagrams(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let socket = socket_with(family, SocketType::DGRAM, FLAGS, None)?;
-    bind(&socket, &address)?;
+/// A socket for both families, or for IPv4 where the kernel has no other.
+fn anywhere(kind: SocketType, port: u16) -> Result<OwnedFd, Errno> {
+    match socket_with(AddressFamily::INET6, kind, FLAGS, None) {
+        Ok(socket) => {
+            sockopt::set_ipv6_v6only(&socket, false)?;
+            bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
+            Ok(socket)
+        }
+        Err(Errno::AFNOSUPPORT) => at(kind, Ipv4Addr::LOCALHOST, port),
+        Err(error) => Err(error),
+    }
+}
+
+fn at(kind: SocketType, address: Ipv4Addr, port: u16) -> Result<OwnedFd, Errno> {
+    let socket = socket_with(AddressFamily::INET, kind, FLAGS, None)?;
+    bind(&socket, &SocketAddr::from((address, port)))?;
     Ok(socket)
 }
 

@@ -343,25 +343,17 @@ async fn what_leaves_arrives_at_the_doors() {
         let said = out(&*sandbox, USER, &connect(host)).await;
         assert_eq!(said, format!("b'door' {host}"));
     }
-    let udp = tokio::net::UdpSocket::from_std(doors.udp.into()).unwrap();
-    let dns = tokio::net::UdpSocket::from_std(doors.dns.into()).unwrap();
-    let udp_v6 = doors
-        .udp_v6
-        .map(|socket| tokio::net::UdpSocket::from_std(socket.into()).unwrap());
-    let mut sockets = vec![(udp, "INET", "192.0.2.78", 9999), (dns, "INET", "192.0.2.78", 53)];
-    sockets.extend(udp_v6.map(|socket| (socket, "INET6", "2001:db8::78", 9999)));
-    for (socket, family, host, port) in sockets {
-        let echo = tokio::spawn(async move {
+    for (door, port) in [(doors.udp, 9999), (doors.dns, 53)] {
+        let door = tokio::net::UdpSocket::from_std(door.into()).unwrap();
+        for (family, host) in [("INET", "192.0.2.78"), ("INET6", "2001:db8::78")] {
+            let send = format!(
+                "python3 -c 'import socket; socket.socket(socket.AF_{family}, socket.SOCK_DGRAM).sendto(b\"{family}\", (\"{host}\", {port}))'"
+            );
+            out(&*sandbox, USER, &send).await;
             let mut buffer = [0; 64];
-            let (len, from) = socket.recv_from(&mut buffer).await.unwrap();
-            socket.send_to(&buffer[..len], from).await.unwrap();
-        });
-        let ask = format!(
-            "python3 -c 'import socket; s = socket.socket(socket.AF_{family}, socket.SOCK_DGRAM); s.settimeout(5); \
-             s.connect((\"{host}\", {port})); s.send(b\"q\"); print(s.recv(9))'"
-        );
-        assert_eq!(out(&*sandbox, USER, &ask).await, "b'q'", "port {port}");
-        echo.await.unwrap();
+            let (len, _) = door.recv_from(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..len], family.as_bytes(), "port {port}");
+        }
     }
     answers.abort();
     let _ = answers.await;
