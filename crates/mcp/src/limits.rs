@@ -40,8 +40,8 @@ pub const PATTERN: usize = 1024;
 pub const BLOCKED_SHOWN: usize = 8;
 /// Longest wait for what a sandbox was refused; the answer goes without it then.
 pub const BLOCKED_WAIT: Duration = Duration::from_millis(500);
-/// How much earlier than a command a refusal may have been noted: clocks are read in two places.
-pub const BLOCKED_GRACE: Duration = Duration::from_millis(20);
+/// How much earlier than a command is known to run a refusal of it may have been noted.
+pub const BLOCKED_GRACE: Duration = Duration::from_millis(2);
 /// Most rules of one list.
 pub const NETWORK_RULES: usize = 256;
 /// A job id chosen by the caller.

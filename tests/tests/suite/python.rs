@@ -160,6 +160,11 @@ fn isolation() {
 }
 
 #[test]
+fn network() {
+    run("network.py", &[], 5);
+}
+
+#[test]
 fn http_transport() {
     run("transport.py", &[], 3);
 }
