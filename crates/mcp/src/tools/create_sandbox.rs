@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandhold_client::{CreateOptions, Network};
+use sandhold_client::{Cap, Caps, CreateOptions, Network};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,6 +28,14 @@ pub(super) struct Rules {
     allow_public_traffic: Option<bool>,
 }
 
+/// A limit and its value.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limit {
+    name: String,
+    value: f64,
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
@@ -43,6 +51,8 @@ pub(super) struct Params {
     cpus: Option<f64>,
     memory_mb: Option<u64>,
     disk_mb: Option<u64>,
+    /// Of pids, inodes, open_files, jobs, `log_bytes`, `output_bytes_per_s`
+    limits: Option<Vec<Limit>>,
     set_as_default: Option<bool>,
 }
 
@@ -116,5 +126,21 @@ fn options(p: Params) -> Result<CreateOptions, ToolError> {
         cpus: p.cpus,
         memory_mb: p.memory_mb,
         disk_mb: p.disk_mb,
+        limits: caps(p.limits.unwrap_or_default())?,
     })
+}
+
+/// Further limits by their names. Their values are the server's to check.
+fn caps(asked: Vec<Limit>) -> Result<Caps, ToolError> {
+    let mut caps = Caps::default();
+    for Limit { name, value } in asked {
+        let Some(cap) = Cap::of_name(&name) else {
+            let shown: String = name.chars().take(80).collect();
+            let known: Vec<&str> = Cap::ALL.into_iter().map(Cap::name).collect();
+            let message = format!("limits has the name {shown:?}; it can have {}", known.join(", "));
+            return Err(ToolError::invalid(message));
+        };
+        caps.set(cap, Some(value));
+    }
+    Ok(caps)
 }
