@@ -243,8 +243,10 @@ impl Settings {
             private: targets(&args.allow_private_network, env::SANDHOLD_ALLOW_PRIVATE_NETWORK)?,
         };
         let caps = |flag: (&str, &[String]), name: &'static str| match (flag, text(name)?) {
-            ((flag, said), _) if !said.is_empty() => parse_caps(flag, said.iter().map(String::as_str)),
-            (_, Some(said)) => parse_caps(name, said.split(',')),
+            ((flag, said), _) if !said.is_empty() => {
+                Caps::parse(&said.join(",")).map_err(|why| anyhow::anyhow!("{flag}: {why}"))
+            }
+            (_, Some(said)) => Caps::parse(&said).map_err(|why| anyhow::anyhow!("{name}: {why}")),
             _ => Ok(Caps::default()),
         };
         let defaults = caps(("--limits", &args.limits), env::SANDHOLD_LIMITS)?;
@@ -277,25 +279,6 @@ impl Settings {
 /// The policy of this name.
 pub(crate) fn confirm(name: &str) -> Option<Confirm> {
     Confirm::ALL.into_iter().find(|policy| policy.name() == name)
-}
-
-/// Reads `name=value` pairs that `from` says.
-fn parse_caps<'a>(from: &str, pairs: impl Iterator<Item = &'a str>) -> Result<Caps> {
-    let mut caps = Caps::default();
-    for pair in pairs.map(str::trim).filter(|pair| !pair.is_empty()) {
-        let known = pair
-            .split_once('=')
-            .and_then(|(name, value)| Some((Cap::of_name(name.trim())?, value.trim().parse::<f64>().ok()?)));
-        let Some((cap, value)) = known else {
-            let names: Vec<&str> = Cap::ALL.into_iter().map(Cap::name).collect();
-            bail!(
-                "{from} has {pair:?}; it is NAME=VALUE, and a name is one of {}",
-                names.join(", ")
-            );
-        };
-        caps.set(cap, Some(value));
-    }
-    Ok(caps)
 }
 
 /// `https://host:port` of a server, without a slash at its end.
@@ -388,7 +371,7 @@ mod tests {
             (Some(64), Some(0.5), Some(4))
         );
         let refused = |vars: &[(&str, &str)]| format!("{:#}", caps(&[], vars).unwrap_err());
-        assert!(refused(&[("SANDHOLD_LIMITS", "memory=1")]).contains("SANDHOLD_LIMITS has \"memory=1\""));
+        assert!(refused(&[("SANDHOLD_LIMITS", "memory=1")]).contains("SANDHOLD_LIMITS: \"memory=1\""));
         assert!(refused(&[("SANDHOLD_MAX_LIMITS", "pids=many")]).contains("SANDHOLD_MAX_LIMITS"));
         assert!(refused(&[("SANDHOLD_LIMITS", "pids=0")]).contains("pids is 0"));
         let both = [("SANDHOLD_LIMITS", "pids=64"), ("SANDHOLD_MAX_LIMITS", "pids=32")];

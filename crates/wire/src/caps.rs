@@ -120,6 +120,29 @@ impl Cap {
 pub struct Caps([Option<f64>; Cap::ALL.len()]);
 
 impl Caps {
+    /// Reads `pids=64,cpus=0.5`: names with their values, commas between.
+    ///
+    /// # Errors
+    /// The pair that is none, and the names that there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut caps = Self::default();
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let known = pair
+                .split_once('=')
+                .and_then(|(name, value)| Some((Cap::of_name(name.trim())?, value.trim().parse::<f64>().ok()?)));
+            let Some((cap, value)) = known else {
+                let shown: String = pair.chars().take(80).collect();
+                let names: Vec<&str> = Cap::ALL.into_iter().map(Cap::name).collect();
+                return Err(format!(
+                    "{shown:?} is not NAME=NUMBER, where a name is one of {}",
+                    names.join(", ")
+                ));
+            };
+            caps.set(cap, Some(value));
+        }
+        Ok(caps)
+    }
+
     /// The value of one.
     #[must_use]
     pub fn get(&self, cap: Cap) -> Option<f64> {
@@ -275,6 +298,11 @@ mod tests {
             (Some(64), Some(0.5), None)
         );
         assert_eq!(Caps::of_rest(&all.to_rest()), all);
+        assert_eq!(Caps::parse("pids=64, cpus=0.5,").unwrap(), all);
+        for bad in ["memory=1", "pids", "pids=many", "pids=1;jobs=2"] {
+            let error = Caps::parse(bad).unwrap_err();
+            assert!(error.contains(bad) && error.contains("open_files"), "{error}");
+        }
         assert_eq!(shown(2.0) + " " + &shown(0.5), "2 0.5");
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandhold_client::{Cap, Caps, CreateOptions, Network};
+use sandhold_client::{Caps, CreateOptions, Network};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,14 +28,6 @@ pub(super) struct Rules {
     allow_public_traffic: Option<bool>,
 }
 
-/// A limit and its value.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Limit {
-    name: String,
-    value: f64,
-}
-
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
@@ -51,8 +43,8 @@ pub(super) struct Params {
     cpus: Option<f64>,
     memory_mb: Option<u64>,
     disk_mb: Option<u64>,
-    /// Of pids, inodes, open_files, jobs, `log_bytes`, `output_bytes_per_s`
-    limits: Option<Vec<Limit>>,
+    /// pids=64,jobs=8
+    limits: Option<String>,
     set_as_default: Option<bool>,
 }
 
@@ -126,21 +118,7 @@ fn options(p: Params) -> Result<CreateOptions, ToolError> {
         cpus: p.cpus,
         memory_mb: p.memory_mb,
         disk_mb: p.disk_mb,
-        limits: caps(p.limits.unwrap_or_default())?,
+        limits: Caps::parse(p.limits.as_deref().unwrap_or_default())
+            .map_err(|why| ToolError::invalid(format!("limits: {why}")))?,
     })
-}
-
-/// Further limits by their names. Their values are the server's to check.
-fn caps(asked: Vec<Limit>) -> Result<Caps, ToolError> {
-    let mut caps = Caps::default();
-    for Limit { name, value } in asked {
-        let Some(cap) = Cap::of_name(&name) else {
-            let shown: String = name.chars().take(80).collect();
-            let known: Vec<&str> = Cap::ALL.into_iter().map(Cap::name).collect();
-            let message = format!("limits has the name {shown:?}; it can have {}", known.join(", "));
-            return Err(ToolError::invalid(message));
-        };
-        caps.set(cap, Some(value));
-    }
-    Ok(caps)
 }
