@@ -168,8 +168,6 @@ pub const SPILL_TOTAL: u64 = 64 << 20;
 
 /// Of what a command that failed printed last on each stream, the bytes that are looked through for a limit it met.
 pub const MET_SAID: usize = 8 << 10;
-/// How long before the command's start limits count that were met: nobody knows the moment exactly.
-pub const MET_MARGIN: Duration = Duration::from_millis(100);
 /// How long it is waited for what the server knows of them.
 pub const MET_ASK: Duration = Duration::from_secs(2);
 /// `/dev/shm` counts as full with less than so many bytes left.

@@ -57,8 +57,7 @@ impl End {
 
 /// Asks which limits were met while a command ran. Nothing where nobody can tell.
 pub(crate) async fn find(target: &Target, end: &End) -> Option<ToolError> {
-    let time = end.ran + limits::MET_MARGIN;
-    let asked = tokio::time::timeout(limits::MET_ASK, target.client().limits(target.id(), time)).await;
+    let asked = tokio::time::timeout(limits::MET_ASK, target.client().limits(target.id(), end.ran)).await;
     let report = asked.ok()?.ok()??;
     explain(&report, end)
 }
@@ -80,7 +79,8 @@ fn explain(report: &LimitsReport, end: &End) -> Option<ToolError> {
     };
     let further = |cap: Cap| format!("Use fewer, or make a sandbox with limits of more {}.", cap.name());
 
-    if let Some(times) = met(Cap::MemoryMb).filter(|times| *times > 0) {
+    let memory = || {
+        let times = met(Cap::MemoryMb).filter(|times| *times > 0)?;
         let who = if times == 1 {
             "a process was".to_owned()
         } else {
@@ -90,7 +90,13 @@ fn explain(report: &LimitsReport, end: &End) -> Option<ToolError> {
             "{who} ended: the sandbox's memory limit of {} MiB was reached; files in it count, too",
             value(Cap::MemoryMb)
         );
-        return tell(Cap::MemoryMb, message, larger(Cap::MemoryMb));
+        tell(Cap::MemoryMb, message, larger(Cap::MemoryMb))
+    };
+    // Whatever else was met: this is what it died of.
+    if end.by_signal(9, "killed")
+        && let Some(told) = memory()
+    {
+        return Some(told);
     }
     let bus = end.by_signal(7, "bus error");
     if bus || end.says(&["no space left on device", "enospc"]) {
@@ -155,10 +161,12 @@ fn explain(report: &LimitsReport, end: &End) -> Option<ToolError> {
         let message = format!("a process met its limit of {} open files", value(Cap::OpenFiles));
         return tell(Cap::OpenFiles, message, further(Cap::OpenFiles));
     }
-    output(&limits, end).and_then(|message| {
+    if let Some(message) = output(&limits, end) {
         let hint = "Print less, or write into a file in the sandbox.";
-        tell(Cap::OutputBytesPerS, message, hint.to_owned())
-    })
+        return tell(Cap::OutputBytesPerS, message, hint.to_owned());
+    }
+    // One of its processes, and it failed for that or for something else.
+    memory()
 }
 
 /// A command that did not end in time because it printed as fast as it may.
@@ -231,6 +239,12 @@ mod tests {
     fn what_was_counted_is_named() {
         let counted = |memory, pids| report(&[], &[(Cap::MemoryMb, memory), (Cap::Pids, pids)]);
         assert_eq!(named(&counted(1, 0), &exit(137, "")), Some("memory_mb"));
+        assert_eq!(named(&counted(1, 0), &exit(2, "make: Killed")), Some("memory_mb"));
+        assert_eq!(
+            named(&counted(1, 0), &exit(1, "No space left on device")),
+            Some("disk_mb"),
+            "that is why"
+        );
         assert_eq!(named(&counted(0, 3), &exit(-1, "")), Some("pids"));
         assert_eq!(
             named(&counted(0, 0), &exit(1, "fork: Resource temporarily unavailable")),
