@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use sandhold_client::{HttpConfig, transport::Codec};
 use sandhold_egress::{EgressConfig, Mode};
 use sandhold_engine::IsolationRequest;
-use sandhold_gateway::{Cap, CapRules, Caps};
+use sandhold_gateway::{CapRules, Caps};
 use sandhold_mcp::Confirm;
 
 use crate::args::{Args, SPARES_MAX};
@@ -304,6 +304,7 @@ fn authorities(path: OsString) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use sandhold_gateway::Cap;
 
     use super::*;
 

@@ -20,8 +20,8 @@ use sandhold_wire::{
     limits::DEFAULT_TIMEOUT_S,
     names,
     rest::{
-        self, ConnectSandbox, LimitsReport, ListedSandbox, NetworkState, NewSandbox, SandboxDetail, SandboxMetric, SetTimeout,
-        UpdateNetwork,
+        self, ConnectSandbox, LimitsReport, ListedSandbox, NetworkState, NewSandbox, SandboxDetail, SandboxMetric,
+        SetTimeout, UpdateNetwork,
     },
 };
 use tower::Service;
