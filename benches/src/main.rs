@@ -1,12 +1,13 @@
 //! Prints, side by side and measured in one run: making a sandbox up to its first output by Sandhold's engine, by its
 //! whole MCP path, by bubblewrap and by runc with the same root; a command in a live sandbox against the bare host; MCP
-//! round trips; a search beside ripgrep, archives beside zip; how soon a server is known to listen; what idle sandboxes cost. With `--serve`
-//! instead: `sandhold serve` under load, and a large file beside nginx. Then which aims are met.
+//! round trips; a search beside ripgrep, archives beside zip; how soon a server is known to listen; what idle sandboxes cost; what a
+//! sandbox notices of one that takes all it can get, which `--bombs` measures alone. With `--serve` instead: `sandhold serve` under load, and a large file beside nginx. Then which aims are met.
 //!
 //! Every round measures each contender once, so that what else the machine does meets all of them.
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the report is what this program is for")]
 
+mod bombs;
 mod envd;
 mod memory;
 mod pack;
@@ -93,6 +94,8 @@ fn main() -> Result<()> {
         let (sandboxes, seconds, mib) = if quick { (20, 10, 256) } else { (200, 180, 2048) };
         transfer::transfer(&tokio, mib, transfer::nginx().as_deref(), &mut aims)?;
         serve::load(&tokio, sandboxes, Duration::from_secs(seconds))?;
+    } else if std::env::args().any(|argument| argument == "--bombs") {
+        bombs::bombs(&mut aims)?;
     } else {
         creating(&tokio, &rounds, &mut aims)?;
         commands(&tokio, &rounds, &mut aims)?;
@@ -101,6 +104,7 @@ fn main() -> Result<()> {
         pack::pack(&rounds, &mut aims)?;
         services::services(&rounds, &mut aims)?;
         idle(&rounds, &mut aims)?;
+        bombs::bombs(&mut aims)?;
     }
     println!("\nAims");
     for aim in &aims {

@@ -86,10 +86,11 @@ async def scenario() -> None:
         little = await run(connected, "python3 -c 'b = bytearray(64 << 20); print(len(b))'")
         equal("control: a quarter of the memory can be used", little["stdout"].strip(), str(64 << 20))
         if cgroups:
-            hog = await run(connected, "python3 -c 'b = bytearray(600 << 20); b[::4096] = b\"x\" * len(b[::4096]); print(len(b))'", timeout_s=40)
+            hog = await call(connected, "run_command", {"cmd": "python3 -c 'b = bytearray(600 << 20); b[::4096] = b\"x\" * len(b[::4096]); print(len(b))'", "timeout_s": 40})
             check("a memory hog is ended", hog.get("exit_code") not in (0, None) and str(600 << 20) not in hog["stdout"], hog)
+            check("a memory hog: the limit is named", hog["_error"] and "memory limit of 256 MiB" in hog["_text"], hog["_text"])
             equal("a memory hog: the sandbox works on", (await run(connected, "echo on"))["stdout"], "on\n")
-            hidden = await run(connected, f"python3 - <<'X'\n{MEMORY_FILES}X", timeout_s=40)
+            hidden = await call(connected, "run_command", {"cmd": f"python3 - <<'X'\n{MEMORY_FILES}X", "timeout_s": 40})
             check("a hog of memory that counts as nobody's is ended", hidden.get("exit_code") != 0, hidden)
             equal("such a hog: the sandbox works on", (await run(connected, "echo on"))["stdout"], "on\n")
         # Without a size asked for: the disk must be full before memory is, for at that limit the kernel kills.

@@ -38,6 +38,13 @@ pub(crate) struct Args {
     /// A private range, or an address of this machine, that the rules of a sandbox may open; can be given several times
     #[arg(long, global = true, value_name = "RANGE")]
     pub(crate) allow_private_network: Vec<String>,
+    /// Limits of local sandboxes that ask for none, as NAME=VALUE: cpus, memory_mb, disk_mb, pids, inodes, open_files,
+    /// output_bytes_per_s, jobs, log_bytes
+    #[arg(long, global = true, value_name = "LIMIT", value_delimiter = ',')]
+    pub(crate) limits: Vec<String>,
+    /// The most that may be asked for, as NAME=VALUE with the same names. No default is above it
+    #[arg(long, global = true, value_name = "LIMIT", value_delimiter = ',')]
+    pub(crate) max_limits: Vec<String>,
 }
 
 /// Most sandboxes that are made before a client asks.
@@ -57,6 +64,8 @@ Environment:
   SANDHOLD_SPARES      as --spares
   SANDHOLD_NETWORK     as --network; SANDHOLD_ALLOW_OUT, SANDHOLD_DENY_OUT and SANDHOLD_ALLOW_PRIVATE_NETWORK
                        as the options of these names, with commas between targets
+  SANDHOLD_LIMITS      as --limits: memory_mb=1024,pids=256
+  SANDHOLD_MAX_LIMITS  as --max-limits
   SANDHOLD_TOKEN       the token of `mcp --http`
   SANDHOLD_CONFIRM     as --confirm of `mcp`; for `serve`, too
   SANDHOLD_LOG         what is logged to stderr: error, warn (default), info, debug, trace, or a filter

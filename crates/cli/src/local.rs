@@ -77,6 +77,7 @@ pub(crate) async fn start_gateway(
     let mut config = EngineConfig::new(InitProgram::Path(daemon), launcher());
     config.isolation = settings.isolation;
     config.spares = settings.spares;
+    config.defaults = settings.caps.runtime_defaults(&sandhold_engine::limits::usual());
     let engine = Engine::start(config)
         .await
         .context("this machine cannot run local sandboxes")?;
@@ -84,6 +85,7 @@ pub(crate) async fn start_gateway(
         home: settings.home.clone(),
         domain,
         max_timeout_s: MAX_TIMEOUT_S,
+        caps: settings.caps,
         keep_paused,
         egress: Egress::new(settings.egress.clone())?,
     };

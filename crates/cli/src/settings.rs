@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use sandhold_client::{HttpConfig, transport::Codec};
 use sandhold_egress::{EgressConfig, Mode};
 use sandhold_engine::IsolationRequest;
+use sandhold_gateway::{CapRules, Caps};
 use sandhold_mcp::Confirm;
 
 use crate::args::{Args, SPARES_MAX};
@@ -36,6 +37,10 @@ pub(crate) mod env {
     pub(crate) const SANDHOLD_DENY_OUT: &str = "SANDHOLD_DENY_OUT";
     /// Private ranges that rules may open.
     pub(crate) const SANDHOLD_ALLOW_PRIVATE_NETWORK: &str = "SANDHOLD_ALLOW_PRIVATE_NETWORK";
+    /// Limits of local sandboxes that ask for none.
+    pub(crate) const SANDHOLD_LIMITS: &str = "SANDHOLD_LIMITS";
+    /// The most that may be asked for.
+    pub(crate) const SANDHOLD_MAX_LIMITS: &str = "SANDHOLD_MAX_LIMITS";
     /// Bearer token of `sandhold mcp --http`.
     pub(crate) const SANDHOLD_TOKEN: &str = "SANDHOLD_TOKEN";
     /// Filter of the log on stderr.
@@ -89,6 +94,8 @@ pub(crate) struct LocalSettings {
     pub(crate) spares: usize,
     /// What sandboxes may reach at most.
     pub(crate) egress: EgressConfig,
+    /// Limits of sandboxes.
+    pub(crate) caps: CapRules,
 }
 
 /// One costs little more than a mebibyte, and one is there again before most clients ask for another.
@@ -235,6 +242,16 @@ impl Settings {
             deny: targets(&args.deny_out, env::SANDHOLD_DENY_OUT)?,
             private: targets(&args.allow_private_network, env::SANDHOLD_ALLOW_PRIVATE_NETWORK)?,
         };
+        let caps = |flag: (&str, &[String]), name: &'static str| match (flag, text(name)?) {
+            ((flag, said), _) if !said.is_empty() => {
+                Caps::parse(&said.join(",")).map_err(|why| anyhow::anyhow!("{flag}: {why}"))
+            }
+            (_, Some(said)) => Caps::parse(&said).map_err(|why| anyhow::anyhow!("{name}: {why}")),
+            _ => Ok(Caps::default()),
+        };
+        let defaults = caps(("--limits", &args.limits), env::SANDHOLD_LIMITS)?;
+        let most = caps(("--max-limits", &args.max_limits), env::SANDHOLD_MAX_LIMITS)?;
+        let caps = CapRules::new(defaults, most).map_err(|why| anyhow::anyhow!("the limits of sandboxes: {why}"))?;
         Ok(Self {
             provider,
             log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| "warn".into()),
@@ -253,6 +270,7 @@ impl Settings {
                 isolation,
                 spares,
                 egress,
+                caps,
             },
         })
     }
@@ -286,6 +304,7 @@ fn authorities(path: OsString) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use sandhold_gateway::Cap;
 
     use super::*;
 
@@ -331,6 +350,39 @@ mod tests {
             error.contains("SANDHOLD_PROVIDER") && error.contains("docker"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let caps = |args: &[&str], vars: &[(&str, &str)]| read(args, vars).map(|s| s.local.caps);
+        let rules = caps(
+            &["--limits", "pids=64,cpus=0.5"],
+            &[
+                ("SANDHOLD_LIMITS", "pids=9"),
+                ("SANDHOLD_MAX_LIMITS", "memory_mb=512, jobs=4"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                rules.defaults.whole(Cap::Pids),
+                rules.defaults.get(Cap::Cpus),
+                rules.most.whole(Cap::Jobs)
+            ),
+            (Some(64), Some(0.5), Some(4))
+        );
+        let refused = |vars: &[(&str, &str)]| format!("{:#}", caps(&[], vars).unwrap_err());
+        assert!(refused(&[("SANDHOLD_LIMITS", "memory=1")]).contains("SANDHOLD_LIMITS: \"memory=1\""));
+        assert!(refused(&[("SANDHOLD_MAX_LIMITS", "pids=many")]).contains("SANDHOLD_MAX_LIMITS"));
+        assert!(refused(&[("SANDHOLD_LIMITS", "pids=0")]).contains("pids is 0"));
+        let both = [("SANDHOLD_LIMITS", "pids=64"), ("SANDHOLD_MAX_LIMITS", "pids=32")];
+        assert!(refused(&both).contains("more than the 32"));
+        let readme = include_str!("../../../README.md");
+        let help = <Args as clap::CommandFactory>::command().render_long_help().to_string();
+        for cap in Cap::ALL {
+            assert!(readme.contains(&format!("`{}`", cap.name())), "README: {}", cap.name());
+            assert!(help.contains(cap.name()), "--help: {}", cap.name());
+        }
     }
 
     #[test]

@@ -20,8 +20,8 @@ use sandhold_wire::{
     limits::DEFAULT_TIMEOUT_S,
     names,
     rest::{
-        self, ConnectSandbox, ListedSandbox, NetworkState, NewSandbox, SandboxDetail, SandboxMetric, SetTimeout,
-        UpdateNetwork,
+        self, ConnectSandbox, LimitsReport, ListedSandbox, NetworkState, NewSandbox, SandboxDetail, SandboxMetric,
+        SetTimeout, UpdateNetwork,
     },
 };
 use tower::Service;
@@ -54,6 +54,8 @@ struct Inner {
     v1: AtomicBool,
     /// The server does not tell what sandboxes were refused.
     network_untold: AtomicBool,
+    /// It has no call for the limits that were met.
+    no_limits: AtomicBool,
 }
 
 impl Client {
@@ -77,6 +79,7 @@ impl Client {
                 scheme: "https",
                 v1: AtomicBool::new(false),
                 network_untold: AtomicBool::new(false),
+                no_limits: AtomicBool::new(false),
             }),
         })
     }
@@ -123,6 +126,7 @@ impl Client {
                 api_key: None,
                 v1: AtomicBool::new(false),
                 network_untold: AtomicBool::new(false),
+                no_limits: AtomicBool::new(false),
             }),
         }
     }
@@ -149,6 +153,7 @@ impl Client {
             cpu_count: options.cpus,
             memory_mb: options.memory_mb,
             disk_size_mb: options.disk_mb,
+            limits: Some(options.limits.to_rest()).filter(|limits| !limits.is_empty()),
             ..NewSandbox::default()
         };
         // A try that was answered with an error may have made the sandbox; with the same key it is found, not made twice.
@@ -325,6 +330,27 @@ impl Client {
                 if self.inner.http.is_some() && self.info(id).await.is_ok() {
                     self.inner.network_untold.store(true, Ordering::Relaxed);
                 }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a sandbox may use, what it uses, and which limits its processes met within the last `time`, as far as it is
+    /// known. `None` where the server does not tell, which is kept in mind.
+    ///
+    /// # Errors
+    /// Those of the connection and of the server.
+    pub async fn limits(&self, id: &str, time: Duration) -> Result<Option<LimitsReport>, Error> {
+        if self.inner.no_limits.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let path = format!("/sandboxes/{}/limits?withinMs={}", segment(id), time.as_millis());
+        match self.read(Call::new(Method::GET, path, Some(id))).await {
+            Ok((_, report)) => Ok(Some(report)),
+            // A server that knows the call answers it for sandboxes that have ended, too.
+            Err(Error::SandboxNotFound { .. } | Error::NotFound(_) | Error::Unsupported(_)) => {
+                self.inner.no_limits.store(true, Ordering::Relaxed);
                 Ok(None)
             }
             Err(error) => Err(error),

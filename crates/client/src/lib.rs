@@ -26,10 +26,11 @@ pub use files::{
     SearchQuery, SearchResult, UnzipRequest, Watch, WatchEvent, WatchKind, WriteOptions, ZipRequest,
 };
 pub use sandbox::Sandbox;
+pub use sandhold_wire::caps::{Cap, Caps, shown as shown_cap};
 pub use sandhold_wire::procfs::{ProcessList, ProcessRow, Signal};
 pub use sandhold_wire::rest::{
-    BlockedConnection, EnvdMetrics, Isolation, ListedSandbox, Network, NetworkState, SandboxDetail, SandboxMetric,
-    State, UpdateNetwork,
+    BlockedConnection, EnvdMetrics, Isolation, LimitsReport, ListedSandbox, Network, NetworkState, SandboxDetail,
+    SandboxMetric, State, UpdateNetwork,
 };
 pub use sandhold_wire::services::{Busy, FailureKind, Listener, Ports, ProbeAnswer, ProbeFailure, Readiness};
 pub use services::{HttpRequest, ReadyQuery, Services};

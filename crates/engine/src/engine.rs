@@ -233,6 +233,8 @@ fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<St
             warnings,
         },
         defaults: defaults.as_resources(),
+        least: Limits::LEAST.as_resources(),
+        most: Limits::MOST.as_resources(),
         templates: vec![BASE.to_owned()],
         reach: Reach::Nothing,
         ca_bundle: etc::bundle().map(|_| format!("/etc/{BUNDLE}")),

@@ -43,6 +43,19 @@ pub const OPEN_FILES_MAX: u64 = 1 << 20;
 /// Sandboxes at once when the configuration names no number.
 pub const SANDBOXES_DEFAULT: usize = 1024;
 
+/// What a sandbox gets that asks for nothing, by an engine that was told nothing else.
+#[must_use]
+pub fn usual() -> sandhold_runtime::Resources {
+    sandhold_runtime::Resources {
+        memory_bytes: Some(MEMORY_DEFAULT),
+        cpus: Some(std::thread::available_parallelism().map_or(1.0, |count| count.get() as f64)),
+        pids: Some(PIDS_DEFAULT),
+        disk_bytes: Some(DISK_DEFAULT),
+        inodes: Some(INODES_DEFAULT),
+        open_files: Some(OPEN_FILES_DEFAULT),
+    }
+}
+
 /// Most that `/dev/shm` of a sandbox holds; what is in it counts as memory.
 const SHM_MAX: u64 = 256 << 20;
 /// `/dev/shm` beside this much memory.

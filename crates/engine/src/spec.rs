@@ -37,6 +37,25 @@ fn host_cpus() -> f64 {
 }
 
 impl Limits {
+    /// The least of each that can be asked for.
+    pub(crate) const LEAST: Self = Self {
+        memory_bytes: MEMORY_MIN,
+        cpus: CPUS_MIN,
+        pids: PIDS_MIN,
+        disk_bytes: DISK_MIN,
+        inodes: INODES_MIN,
+        open_files: OPEN_FILES_MIN,
+    };
+    /// The most.
+    pub(crate) const MOST: Self = Self {
+        memory_bytes: MEMORY_MAX,
+        cpus: CPUS_MAX,
+        pids: PIDS_MAX,
+        disk_bytes: DISK_MAX,
+        inodes: INODES_MAX,
+        open_files: OPEN_FILES_MAX,
+    };
+
     /// What was asked for, with `defaults` for the rest.
     ///
     /// # Errors

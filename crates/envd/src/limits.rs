@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Bytes of output that a subscriber may leave unread before its process is held.
 pub(crate) const UNREAD_OUTPUT: usize = 1 << 20;
+/// How long a process may print faster than the sandbox's rate, as so much time's worth of it.
+pub(crate) const OUTPUT_BURST: Duration = Duration::from_millis(250);
 /// What one queued event costs beyond its bytes.
 pub(crate) const EVENT_OVERHEAD: usize = 128;
 /// Silence on the outputs of an ended process, held open by what it left behind, after which the stream ends.
 pub(crate) const OUTPUT_QUIET: Duration = Duration::from_secs(2);
 /// Bytes that are still read from a process that was told to end, after it did: what a pipe can hold.
 pub(crate) const OUTPUT_AFTER_KILL: usize = 1 << 20;
-/// Newest output of a job that is kept, for each of its two streams.
-pub(crate) const RETAINED_STREAM: usize = 512 << 10;
 /// Output that all jobs keep together; beyond it a job keeps less of its own.
 pub(crate) const RETAINED_TOTAL: usize = 32 << 20;
 /// Of that, what jobs that ended may keep; beyond it the oldest of them are forgotten.

@@ -28,6 +28,10 @@ fn look(state: &State) -> EnvdMetrics {
     let cpu_count = cpu_count();
     let (mem_total, mem_used, mem_cache) = memory();
     let (disk_used, disk_total) = disk();
+    let (inodes_used, inodes_total) = inodes();
+    let shm_free = rustix::fs::statvfs("/dev/shm")
+        .ok()
+        .map(|fs| fs.f_bfree.saturating_mul(fs.f_frsize));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     EnvdMetrics {
         ts: now.as_secs().try_into().unwrap_or(i64::MAX),
@@ -38,6 +42,10 @@ fn look(state: &State) -> EnvdMetrics {
         mem_cache,
         disk_used,
         disk_total,
+        inodes_used,
+        inodes_total,
+        shm_free,
+        jobs: state.processes.running_jobs() as u64,
     }
 }
 
@@ -117,9 +125,11 @@ fn micros(n: u64) -> f64 {
     n as f64
 }
 
-/// Bytes of memory that all of the sandbox may use, the machine's where its own limit cannot be seen; `None`: neither can.
-pub(crate) fn memory_limit() -> Option<u64> {
-    Some(memory().0).filter(|limit| *limit > 0)
+/// Bytes of memory that all of the sandbox may use: what the daemon was `told`, or what it sees, where that is less;
+/// `None`: neither is known.
+pub(crate) fn memory_limit(told: Option<u64>) -> Option<u64> {
+    let seen = Some(memory().0).filter(|limit| *limit > 0);
+    told.into_iter().chain(seen).min()
 }
 
 /// Total, used and cached bytes.
@@ -144,6 +154,20 @@ fn disk() -> (u64, u64) {
         let size = |blocks: u64| blocks.saturating_mul(fs.f_frsize);
         (size(fs.f_blocks.saturating_sub(fs.f_bfree)), size(fs.f_blocks))
     })
+}
+
+/// What the root file system holds at most, to be told when it is full.
+pub(crate) fn room() -> String {
+    let ((_, bytes), (_, files)) = (disk(), inodes());
+    match files {
+        0 => format!(" (the disk holds {} MiB)", bytes >> 20),
+        _ => format!(" (the disk holds {} MiB and {files} files and folders)", bytes >> 20),
+    }
+}
+
+/// Used and total files and folders of the root file system.
+fn inodes() -> (u64, u64) {
+    rustix::fs::statvfs("/").map_or((0, 0), |fs| (fs.f_files.saturating_sub(fs.f_ffree), fs.f_files))
 }
 
 #[cfg(test)]

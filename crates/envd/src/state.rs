@@ -7,7 +7,7 @@ use rustix::process::Resource;
 use sandhold_wire::boot::BootSpec;
 
 use crate::metrics::LastLook;
-use crate::process::Table;
+use crate::process::{OutputRate, Table};
 use crate::reap::Reaper;
 use crate::sys::Spawner;
 use crate::users::{self, User};
@@ -25,6 +25,12 @@ pub(crate) struct State {
     pub(crate) workdir: Option<String>,
     /// Largest number of processes at once.
     pub(crate) max_processes: usize,
+    /// Jobs that run at once.
+    pub(crate) max_jobs: usize,
+    /// Memory that all of the sandbox may use, in bytes, where that was told.
+    pub(crate) memory_bytes: Option<u64>,
+    /// How fast processes may print.
+    pub(crate) output: OutputRate,
     /// Whether user ids other than the daemon's own can be taken.
     pub(crate) can_switch_user: bool,
     /// Where callers of `sudo` are awaited; none: nowhere.
@@ -66,6 +72,9 @@ impl State {
             default_user: spec.default_user,
             workdir: spec.workdir,
             max_processes: spec.max_processes.try_into().unwrap_or(usize::MAX),
+            max_jobs: spec.caps.jobs.try_into().unwrap_or(usize::MAX),
+            memory_bytes: spec.memory_bytes,
+            output: OutputRate::new(spec.caps.output_bytes_per_s),
             can_switch_user: spec.can_switch_user,
             sudo_socket: spec.sudo_socket,
             own_uid: rustix::process::geteuid().as_raw(),
@@ -73,7 +82,7 @@ impl State {
                 .ok()
                 .filter(|p| !p.is_empty())
                 .unwrap_or_else(|| DEFAULT_PATH.to_owned()),
-            processes: Table::default(),
+            processes: Table::new(spec.caps.log_bytes),
             reaper: Arc::new(Reaper::new(Spawner::new(rustix::process::getrlimit(Resource::Nofile)))),
             cpu: LastLook::default(),
             envs: RwLock::new(envs),

@@ -55,6 +55,7 @@ pub(crate) fn router(gateway: Gateway, access: Access, beside: Router) -> Router
         .route("/sandboxes/{id}", get(listing::detail))
         .route("/sandboxes/{id}", delete(lifecycle::kill))
         .route("/sandboxes/{id}/metrics", get(usage::of_one))
+        .route("/sandboxes/{id}/limits", get(usage::limits))
         .route("/sandboxes/{id}/logs", get(listing::logs_v1))
         .route("/v2/sandboxes/{id}/logs", get(listing::logs_v2))
         .route("/v2/sandboxes/{id}/connect", post(lifecycle::connect))

@@ -14,6 +14,7 @@ use sandhold_wire::{
 };
 
 use crate::{
+    caps,
     entry::{Entry, Recipe},
     error::{Refusal, chain},
     limits::TOKEN_BYTES,
@@ -22,7 +23,6 @@ use crate::{
     sandboxes::Sandboxes,
 };
 
-const MIB: u64 = 1 << 20;
 const ID_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
@@ -44,24 +44,24 @@ pub(crate) async fn create(
 
 /// What is asked for, checked and completed.
 fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Recipe, Refusal> {
+    let asked_caps = caps::asked(&request)?;
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
     let envs = request.env_vars.unwrap_or_default();
     check_envs(&envs)?;
     let network = request.network.clone().unwrap_or_default();
     check(sandboxes, request.allow_internet_access, &network)?;
-    let asked = Resources {
-        cpus: request.cpu_count,
-        memory_bytes: request.memory_mb.map(|mb| mb.saturating_mul(MIB)),
-        disk_bytes: request.disk_size_mb.map(|mb| mb.saturating_mul(MIB)),
-        ..Resources::default()
-    };
-    let defaults = sandboxes.info().defaults;
+    let (rules, info) = (&sandboxes.config.caps, sandboxes.info());
+    rules.check(&asked_caps, &info)?;
+    let asked = caps::resources(&asked_caps);
+    let defaults = info.defaults;
     let resources = Resources {
         cpus: asked.cpus.or(defaults.cpus),
         memory_bytes: asked.memory_bytes.or(defaults.memory_bytes),
         disk_bytes: asked.disk_bytes.or_else(|| default_disk(&defaults, asked.memory_bytes)),
-        ..defaults
+        pids: asked.pids.or(defaults.pids),
+        inodes: asked.inodes.or(defaults.inodes),
+        open_files: asked.open_files.or(defaults.open_files),
     };
     let public = request
         .network
@@ -84,6 +84,7 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Re
         envs,
         asked,
         resources,
+        daemon: rules.daemon(&asked_caps),
         network: request.network,
         internet: request.allow_internet_access,
         auto_pause: request.auto_pause.unwrap_or(false),
@@ -118,6 +119,8 @@ pub(crate) async fn start(
         default_user: names::DEFAULT_USER.into(),
         workdir: None,
         max_processes: u32::try_from(pids).unwrap_or(u32::MAX),
+        memory_bytes: recipe.resources.memory_bytes,
+        caps: recipe.daemon,
         can_switch_user: sandboxes.info().can_switch_user,
         sudo_socket: Some(names::SUDO_SOCKET.into()),
     };

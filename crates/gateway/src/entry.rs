@@ -10,11 +10,14 @@ use std::{
 };
 
 use sandhold_runtime::{Resources, Sandbox as RuntimeSandbox};
-use sandhold_wire::rest::{Network, State};
+use sandhold_wire::{
+    caps::{Caps, DaemonCaps},
+    rest::{Network, State},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{error::Refusal, events::Events, history::History, network::WayOut, owner::Owner};
+use crate::{caps, error::Refusal, events::Events, history::History, network::WayOut, owner::Owner};
 
 /// Everything that a sandbox is made from, also when it is made again after a restart. It holds secrets: it is shown
 /// to nobody, and the registry that keeps it is its owner's alone.
@@ -32,6 +35,9 @@ pub(crate) struct Recipe {
     pub(crate) asked: Resources,
     /// What it has: the engine's defaults filled in.
     pub(crate) resources: Resources,
+    /// What its daemon holds processes to.
+    #[serde(default)]
+    pub(crate) daemon: DaemonCaps,
     pub(crate) network: Option<Network>,
     /// Whether it may reach the internet, where that was said.
     #[serde(default)]
@@ -39,6 +45,13 @@ pub(crate) struct Recipe {
     pub(crate) auto_pause: bool,
     pub(crate) auto_pause_memory: bool,
     pub(crate) auto_resume: bool,
+}
+
+impl Recipe {
+    /// Every limit in force.
+    pub(crate) fn caps(&self) -> Caps {
+        caps::of_resources(&self.resources).or(&self.daemon.caps())
+    }
 }
 
 /// A sandbox that lives, or whose files are kept.

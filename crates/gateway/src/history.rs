@@ -3,17 +3,17 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use humantime::format_rfc3339_seconds;
-use sandhold_runtime::{Resources, RuntimeError, Sandbox};
-use sandhold_wire::rest::SandboxMetric;
+use sandhold_runtime::{Met, Resources, RuntimeError, Sandbox, Usage};
+use sandhold_wire::rest::{EnvdMetrics, SandboxMetric};
 use tokio::time::Instant;
 
 use crate::{
     daemon,
-    limits::{METRICS_EVERY, METRICS_KEPT, METRICS_WATCHED},
+    limits::{MET_KEPT, METRICS_EVERY, METRICS_KEPT, METRICS_WATCHED},
 };
 
 /// One look, kept small: there are many.
@@ -35,6 +35,35 @@ struct Inner {
     disk: u64,
     asked: Option<Instant>,
     looked: Option<Instant>,
+    /// How often limits had been met at the last look.
+    met: Met,
+    /// When they were met more often than the look before, and how much more often: memory, processes.
+    rises: VecDeque<(Instant, [u64; 2])>,
+}
+
+impl Inner {
+    fn note_met(&mut self, now: Instant, met: Met) {
+        let rise = |now: Option<u64>, before: Option<u64>| now.unwrap_or(0).saturating_sub(before.unwrap_or(0));
+        let rises = [rise(met.memory, self.met.memory), rise(met.pids, self.met.pids)];
+        self.met = met;
+        if rises == [0, 0] {
+            return;
+        }
+        if self.rises.len() == MET_KEPT {
+            self.rises.pop_front();
+        }
+        self.rises.push_back((now, rises));
+    }
+}
+
+/// What is known of the limits of a sandbox.
+pub(crate) struct Pressure {
+    /// What its processes use; `None` where nothing counts it.
+    pub(crate) usage: Option<Usage>,
+    /// What its daemon sees.
+    pub(crate) seen: Option<EnvdMetrics>,
+    /// How often memory and processes were used up in the time that was asked about.
+    pub(crate) met: [u64; 2],
 }
 
 /// The looks at one sandbox.
@@ -67,6 +96,9 @@ impl History {
         let now = Instant::now();
         let cpus = resources.cpus.unwrap_or(1.0);
         self.with(|inner| {
+            if let Some(usage) = &usage {
+                inner.note_met(now, usage.met);
+            }
             if let Some(seen) = &seen {
                 inner.disk = seen.disk_used;
             }
@@ -138,6 +170,25 @@ impl History {
         self.with(|inner| inner.looks.back().map(|look| metric(look, resources)))
     }
 
+    /// Looks at a sandbox now, for the limits that were met within the last `time`: as exactly as it was looked at before.
+    pub(crate) async fn pressure(&self, sandbox: &dyn Sandbox, token: Option<&str>, time: Duration) -> Pressure {
+        let (usage, seen) = tokio::join!(sandbox.usage(), daemon::metrics(sandbox, token));
+        let usage = usage.ok();
+        let met = self.with(|inner| {
+            let now = Instant::now();
+            if let Some(usage) = &usage {
+                inner.note_met(now, usage.met);
+            }
+            let within = inner.rises.iter().filter(|(at, _)| now - *at <= time);
+            within.fold([0, 0], |[memory, pids], (_, rise)| [memory + rise[0], pids + rise[1]])
+        });
+        Pressure {
+            usage,
+            seen: seen.ok(),
+            met,
+        }
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
         work(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -172,6 +223,23 @@ fn metric(look: &Look, resources: &Resources) -> SandboxMetric {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_met_is_known_by_its_time() {
+        let met = |memory, pids| Met {
+            memory: Some(memory),
+            pids: Some(pids),
+            throttled_us: None,
+        };
+        let mut inner = Inner::default();
+        let now = Instant::now();
+        for (memory, pids) in [(0, 0), (1, 0), (1, 0), (3, 7)] {
+            inner.note_met(now, met(memory, pids));
+        }
+        inner.note_met(now, Met::default());
+        let rises: Vec<_> = inner.rises.iter().map(|(_, rise)| *rise).collect();
+        assert_eq!(rises, [[1, 0], [2, 7]]);
+    }
 
     #[test]
     fn percentages() {

@@ -17,6 +17,7 @@
 
 mod api;
 mod archive;
+mod caps;
 mod create;
 mod daemon;
 mod door;
@@ -49,11 +50,15 @@ use sandhold_egress::Egress;
 use sandhold_runtime::Runtime;
 
 use api::Access;
+pub use caps::CapRules;
 pub use error::StoreError;
 pub use keys::{KeyInfo, Keys};
 pub use owner::Owner;
 use sandboxes::Sandboxes;
-pub use sandhold_wire::boot::daemon_version;
+pub use sandhold_wire::{
+    boot::daemon_version,
+    caps::{Cap, Caps},
+};
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
@@ -64,6 +69,8 @@ pub struct GatewayConfig {
     pub domain: Option<String>,
     /// Longest timeout of a sandbox in seconds.
     pub max_timeout_s: u64,
+    /// Limits that sandboxes get and may ask for. The runtime must have been given [`CapRules::runtime_defaults`].
+    pub caps: CapRules,
     /// Whether paused sandboxes outlive this server: their files are written into `home` then.
     pub keep_paused: bool,
     /// What sandboxes may reach at most, and who serves their way out.

@@ -34,6 +34,10 @@ pub const METRICS_WATCHED: Duration = Duration::from_secs(60);
 pub const METRICS_TIME: Duration = Duration::from_secs(2);
 /// The daemon's answer about what it uses, in bytes.
 pub const METRICS_ANSWER: usize = 16 << 10;
+/// Over how long limits that were met are told when no time is said.
+pub const MET_TIME: Duration = Duration::from_secs(60);
+/// Times at which limits were met that are remembered of a sandbox.
+pub const MET_KEPT: usize = 64;
 /// Sandboxes in one question for metrics.
 pub const METRICS_BATCH: usize = 100;
 /// Events that are remembered of a sandbox.

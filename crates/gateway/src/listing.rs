@@ -61,6 +61,7 @@ pub(crate) async fn detail(
             detail: isolation.detail,
             warnings: isolation.warnings,
         }),
+        limits: Some(entry.recipe.caps().to_rest()),
     }))
 }
 

@@ -2,9 +2,41 @@
 
 use rmcp::model::{CallToolResult, ContentBlock, Resource};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use crate::resources;
+
+/// A limit of a sandbox that was met.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub(crate) struct LimitMet {
+    /// As `create_sandbox` names it.
+    pub(crate) name: &'static str,
+    /// What it is.
+    #[schemars(with = "f64")]
+    pub(crate) value: Number,
+}
+
+impl LimitMet {
+    /// A limit with its value.
+    pub(crate) fn new(name: &'static str, value: f64) -> Self {
+        Self {
+            name,
+            value: number(value),
+        }
+    }
+}
+
+/// A number that is whole where it can be.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a limit beyond 63 bits is shown as the largest number"
+)]
+pub(crate) fn number(value: f64) -> Number {
+    match Number::from_f64(value) {
+        Some(number) if value.fract() != 0.0 => number,
+        _ => Number::from(value as i64),
+    }
+}
 
 /// A failure that a model can do something about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +49,8 @@ pub(crate) struct ToolError {
     pub(crate) hint: Option<String>,
     /// The sandbox it failed in.
     pub(crate) sandbox_id: Option<String>,
+    /// The limit that was met.
+    pub(crate) limit: Option<LimitMet>,
 }
 
 impl ToolError {
@@ -27,6 +61,7 @@ impl ToolError {
             message: message.into(),
             hint: None,
             sandbox_id: None,
+            limit: None,
         }
     }
 
@@ -47,6 +82,12 @@ impl ToolError {
         self
     }
 
+    /// Names the limit that was met.
+    pub(crate) fn limit(mut self, limit: LimitMet) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// What a model reads.
     pub(crate) fn text(&self) -> String {
         match &self.hint {
@@ -61,6 +102,9 @@ impl ToolError {
         map.insert("message".into(), self.message.clone().into());
         if let Some(hint) = &self.hint {
             map.insert("hint".into(), hint.clone().into());
+        }
+        if let Some(limit) = &self.limit {
+            map.insert("limit".into(), json!(limit));
         }
         Value::Object(map)
     }
@@ -250,11 +294,13 @@ mod tests {
 
     #[test]
     fn a_failure_keeps_what_was_done() {
-        let reply =
-            Reply::new(json!({"stdout": "x"}), "stdout:\nx").failed(ToolError::new("timeout", "too slow").hint("wait"));
+        let reply = Reply::new(json!({"stdout": "x"}), "stdout:\nx").failed(
+            ToolError::new("timeout", "too slow")
+                .hint("wait")
+                .limit(LimitMet::new("cpus", 2.0)),
+        );
         let result = finish(Ok(reply), true);
-        let expected =
-            json!({"ok": false, "stdout": "x", "error": {"code": "timeout", "message": "too slow", "hint": "wait"}});
+        let expected = json!({"ok": false, "stdout": "x", "error": {"code": "timeout", "message": "too slow", "hint": "wait", "limit": {"name": "cpus", "value": 2}}});
         assert_eq!(result.structured_content, Some(expected));
         assert_eq!(result.is_error, Some(true));
         assert_eq!(result.content[0].as_text().unwrap().text, "too slow\nwait\nstdout:\nx");

@@ -145,6 +145,11 @@ impl Target {
         self.handle.sandbox.id()
     }
 
+    /// The control plane.
+    pub(crate) fn client(&self) -> &Client {
+        self.tenant.client()
+    }
+
     /// The jobs of the caller.
     pub(crate) fn jobs(&self) -> &Jobs {
         &self.tenant.jobs

@@ -64,6 +64,8 @@ pub(crate) struct Progress {
     pub(crate) kept: [Option<Kept>; 2],
     /// Something a reader should know, such as output that was missed.
     pub(crate) note: Option<String>,
+    /// The limit of the sandbox that it met, if it failed.
+    pub(crate) limit: Option<ToolError>,
     pub(crate) ended: Option<Instant>,
     cancelled: bool,
 }

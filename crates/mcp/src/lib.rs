@@ -20,6 +20,7 @@ mod http;
 mod jobs;
 pub mod limits;
 mod lines;
+mod met;
 mod prompts;
 mod reattach;
 mod registry;

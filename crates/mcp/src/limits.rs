@@ -166,6 +166,15 @@ pub const SPILL: u64 = 16 << 20;
 /// Such files of one sandbox together; beyond it those of the oldest jobs that ended are removed.
 pub const SPILL_TOTAL: u64 = 64 << 20;
 
+/// Of what a command that failed printed last on each stream, the bytes that are looked through for a limit it met.
+pub const MET_SAID: usize = 8 << 10;
+/// How long it is waited for what the server knows of them.
+pub const MET_ASK: Duration = Duration::from_secs(2);
+/// `/dev/shm` counts as full with less than so many bytes left.
+pub const MET_SHM_LEFT: u64 = 64 << 10;
+/// A command printed as fast as it may from this part of the rate on.
+pub const MET_RATE: f64 = 0.7;
+
 /// Shells of a caller that run at the same time.
 pub const SHELLS: usize = 16;
 /// Shells kept, ended ones included.

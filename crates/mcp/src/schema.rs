@@ -62,7 +62,8 @@ pub(crate) fn output<T: JsonSchema>() -> JsonObject {
     }));
     properties.extend(own);
     let text = json!({"type": "string"});
-    let error = json!({"code": text, "message": text, "hint": text});
+    let error = json!({"code": text, "message": text, "hint": text,
+        "limit": {"type": "object", "properties": {"name": text, "value": {"type": "number"}}}});
     properties.insert("error".into(), json!({"type": "object", "properties": error}));
     let artifact = json!({"uri": text, "path": text, "size": {"type": "integer"}});
     let artifacts = json!({"type": "array", "items": {"type": "object", "properties": artifact}});

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use error::RuntimeError;
 pub use network::{DNS_PORT, Doors, PROXY_PORT, Reach, TCP_PORT, UDP_PORT};
-pub use spec::{Isolation, Resources, RuntimeInfo, SandboxSpec, Usage};
+pub use spec::{Isolation, Met, Resources, RuntimeInfo, SandboxSpec, Usage};
 
 /// A byte stream to the init program of a sandbox.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -39,6 +39,10 @@ pub struct RuntimeInfo {
     pub isolation: Isolation,
     /// The limits a sandbox gets when it asks for none; every field is set.
     pub defaults: Resources,
+    /// The least that can be asked for; `None`: whatever is more than nothing.
+    pub least: Resources,
+    /// The most that can be asked for; `None`: no bound.
+    pub most: Resources,
     /// Templates that can be used now.
     pub templates: Vec<String>,
     /// Where the certificates that are trusted stand inside, if there are any.
@@ -73,4 +77,17 @@ pub struct Usage {
     pub cpu_us: u64,
     /// Processes and threads.
     pub pids: u64,
+    /// Limits that were met.
+    pub met: Met,
+}
+
+/// How often a sandbox's processes met its limits since its start. `None` where nothing counts it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Met {
+    /// Processes that were ended because the memory was used up.
+    pub memory: Option<u64>,
+    /// New processes and threads that were refused.
+    pub pids: Option<u64>,
+    /// How long processes were kept from running because the processors were used up, in microseconds.
+    pub throttled_us: Option<u64>,
 }

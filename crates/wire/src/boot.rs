@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::caps::DaemonCaps;
+
 /// The descriptor of the inherited control socket.
 pub const CONTROL_FD: i32 = 3;
 /// The byte that comes with each connection's descriptor.
@@ -45,6 +47,12 @@ pub struct BootSpec {
     pub workdir: Option<String>,
     /// Largest number of processes that the daemon keeps at once.
     pub max_processes: u32,
+    /// Memory that all of the sandbox may use, in bytes; absent: not known.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    /// What the daemon holds processes to.
+    #[serde(default)]
+    pub caps: DaemonCaps,
     /// Whether user ids other than the daemon's own can be taken. False where the engine had one id to give.
     pub can_switch_user: bool,
     /// Path of the socket where the daemon awaits callers of `sudo`; absent: the sandbox has no `sudo`.

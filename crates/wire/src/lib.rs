@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod caps;
 pub mod jobs;
 pub mod limits;
 pub mod names;

@@ -38,3 +38,20 @@ pub const PROCESSES: usize = 4096;
 pub const PROCESS_COMMAND: usize = 1024;
 /// How long ending a process is waited for, in milliseconds.
 pub const KILL_WAIT_MS: u64 = 5000;
+/// Output that a sandbox's commands print together in a second, unless its maker says otherwise. Who prints more is slowed
+/// down, as by a pipe that is read slowly.
+pub const OUTPUT_RATE: u64 = 32 << 20;
+/// The least that can be asked for.
+pub const OUTPUT_RATE_MIN: u64 = 64 << 10;
+/// The most.
+pub const OUTPUT_RATE_MAX: u64 = 4 << 30;
+/// Jobs of a sandbox that run at once, unless its maker says otherwise. A command that is waited for is one, too.
+pub const JOBS: u64 = 64;
+/// The most that can be asked for.
+pub const JOBS_MAX: u64 = 4096;
+/// Newest output of a job that its sandbox keeps, for each of its two streams, unless its maker says otherwise.
+pub const LOG_BYTES: u64 = 512 << 10;
+/// The least that can be asked for.
+pub const LOG_BYTES_MIN: u64 = 4 << 10;
+/// The most: what all jobs of a sandbox keep together.
+pub const LOG_BYTES_MAX: u64 = 32 << 20;

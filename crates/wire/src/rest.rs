@@ -61,6 +61,9 @@ pub struct NewSandbox {
     /// Disk in MiB. An addition of Sandhold.
     #[serde(default, rename = "diskSizeMB", skip_serializing_if = "Option::is_none")]
     pub disk_size_mb: Option<u64>,
+    /// Further limits, by [`crate::caps::Cap::rest_name`]. An addition of Sandhold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BTreeMap<String, f64>>,
 }
 
 /// Whether traffic wakes a paused sandbox.
@@ -266,6 +269,28 @@ pub struct SandboxDetail {
     /// How the sandbox is held. An addition of Sandhold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Every limit in force, by [`crate::caps::Cap::rest_name`]. An addition of Sandhold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BTreeMap<String, f64>>,
+}
+
+/// Answer of `GET /sandboxes/{id}/limits`, an addition of Sandhold: what a sandbox may use, what it uses, and which limits
+/// its processes met. Maps by [`crate::caps::Cap::rest_name`], in the units of the limits. What nothing counts is left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LimitsReport {
+    /// In force.
+    pub limits: BTreeMap<String, f64>,
+    /// In use now.
+    pub used: BTreeMap<String, f64>,
+    /// How often each was met in the time that was asked about: processes ended for memory, forks refused.
+    pub met: BTreeMap<String, u64>,
+    /// How long its processes were kept from running by the limit of processors, in milliseconds since its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_ms: Option<u64>,
+    /// Bytes left in `/dev/shm`, which has a limit of its own: a part of the memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_free: Option<u64>,
 }
 
 /// What happens at the timeout and on traffic.
@@ -385,6 +410,18 @@ pub struct EnvdMetrics {
     pub disk_used: u64,
     /// Disk limit.
     pub disk_total: u64,
+    /// Files and folders of the root file system. An addition of Sandhold, as what follows.
+    #[serde(default)]
+    pub inodes_used: u64,
+    /// Their limit; 0: none.
+    #[serde(default)]
+    pub inodes_total: u64,
+    /// Bytes left in `/dev/shm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_free: Option<u64>,
+    /// Jobs that run.
+    #[serde(default)]
+    pub jobs: u64,
 }
 
 /// Entry of the answer of `POST /files`.

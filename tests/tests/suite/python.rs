@@ -155,6 +155,11 @@ fn limits_of_a_sandbox() {
 }
 
 #[test]
+fn bombs() {
+    run("bombs.py", &[], 6);
+}
+
+#[test]
 fn isolation() {
     run("isolation.py", &[], 3);
 }

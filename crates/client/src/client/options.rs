@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sandhold_wire::rest::{ListedSandbox, Network, State};
+use sandhold_wire::{
+    caps::Caps,
+    rest::{ListedSandbox, Network, State},
+};
 
 /// What a new sandbox should be. `Default` is the template `base` for 300 seconds.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +28,8 @@ pub struct CreateOptions {
     pub memory_mb: Option<u64>,
     /// Disk in MiB (an addition of Sandhold, refused by E2B).
     pub disk_mb: Option<u64>,
+    /// Further limits (an addition of Sandhold, ignored by E2B); the three above win.
+    pub limits: Caps,
 }
 
 /// Which sandboxes to list.

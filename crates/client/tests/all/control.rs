@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandhold_client::{CreateOptions, Error, ListQuery, Network, State};
+use sandhold_client::{Cap, Caps, CreateOptions, Error, ListQuery, Network, State};
 use serde_json::json;
 
 use crate::stub::{ID, Stub, reply, sandbox_json, with};
@@ -23,6 +23,7 @@ async fn creates() {
         cpus: Some(2.0),
         memory_mb: Some(512),
         disk_mb: Some(1024),
+        limits: Caps::default().with(Cap::OpenFiles, Some(99.0)),
     };
     let sandbox = stub.http().await.create(options).await.unwrap();
     assert_eq!((sandbox.id(), sandbox.template()), (ID, "base"));
@@ -40,7 +41,7 @@ async fn creates() {
         seen.json(),
         json!({"templateID": "py", "timeout": 2, "metadata": {"k 1": "v&2"}, "envVars": {"A": "1"},
             "allow_internet_access": false, "network": {"allowOut": ["1.1.1.1"]}, "cpuCount": 2.0, "memoryMB": 512,
-            "diskSizeMB": 1024})
+            "diskSizeMB": 1024, "limits": {"openFiles": 99.0}})
     );
 }
 
@@ -69,6 +70,24 @@ async fn a_handle_leaves_a_sandbox_as_it_is() {
         gone.http().await.handle(ID).await,
         Err(Error::SandboxNotFound { .. })
     ));
+}
+
+#[tokio::test]
+async fn which_limits_were_met_is_asked_only_where_it_is_known() {
+    let minute = Duration::from_secs(60);
+    let knows = Stub::always(200, r#"{"limits":{"pids":64,"newer":1},"met":{"pids":2}}"#);
+    let report = knows.http().await.limits(ID, minute).await.unwrap().unwrap();
+    assert_eq!(knows.last().line, format!("GET /sandboxes/{ID}/limits?withinMs=60000"));
+    assert_eq!(
+        (report.met["pids"], Caps::of_rest(&report.limits).whole(Cap::Pids)),
+        (2, Some(64))
+    );
+    let other = Stub::always(404, r#"{"code":404,"message":"no"}"#);
+    let client = other.http().await;
+    for _ in 0..2 {
+        assert_eq!(client.limits(ID, minute).await.unwrap(), None);
+    }
+    assert_eq!(other.lines().len(), 1, "it is kept in mind");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use sandhold_runtime::Usage;
+use sandhold_runtime::{Met, Usage};
 
 use crate::launcher::message::CgroupFile;
 use crate::limits::{CPU_PERIOD_US, FREEZE_DEADLINE_MS, REMOVE_TRIES};
@@ -87,6 +87,7 @@ impl Cgroups {
             folders: self.folders.iter().map(|folder| folder.join(id)).collect(),
             memory: folder("memory"),
             pids: folder("pids"),
+            cpu: folder("cpu"),
             // Every v2 group counts its time, also without the controller that limits it.
             cpu_time: match self.version {
                 Version::Two => self.folders.first().map(|folder| folder.join(id)),
@@ -104,6 +105,7 @@ pub(crate) struct SandboxCgroups {
     folders: Vec<PathBuf>,
     memory: Option<PathBuf>,
     pids: Option<PathBuf>,
+    cpu: Option<PathBuf>,
     cpu_time: Option<PathBuf>,
     freezer: Option<PathBuf>,
 }
@@ -152,14 +154,6 @@ impl SandboxCgroups {
     /// What the processes use. `None` where nothing counts it.
     pub(crate) fn usage(&self) -> Option<Usage> {
         let memory = self.memory.as_deref();
-        let number = |folder: Option<&Path>, file: &str| -> Option<u64> {
-            std::fs::read_to_string(folder?.join(file)).ok()?.trim().parse().ok()
-        };
-        let field = |folder: Option<&Path>, file: &str, name: &str| -> Option<u64> {
-            let text = std::fs::read_to_string(folder?.join(file)).ok()?;
-            text.lines()
-                .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-        };
         let cpu = self.cpu_time.as_deref();
         let (memory_bytes, cache_bytes, cpu_us) = match self.version {
             Version::Two => (
@@ -182,7 +176,28 @@ impl SandboxCgroups {
             cache_bytes: cache_bytes.unwrap_or(0),
             cpu_us: cpu_us.unwrap_or(0),
             pids: pids.unwrap_or(0),
+            met: self.met(),
         })
+    }
+
+    /// Which limits the processes met.
+    fn met(&self) -> Met {
+        let [memory, pids, cpu] = [&self.memory, &self.pids, &self.cpu].map(|folder| folder.as_deref());
+        let (memory, throttled_us) = match self.version {
+            Version::Two => (
+                field(memory, "memory.events", "oom_kill "),
+                field(cpu, "cpu.stat", "throttled_usec "),
+            ),
+            Version::One => (
+                field(memory, "memory.oom_control", "oom_kill "),
+                field(cpu, "cpu.stat", "throttled_time ").map(|ns| ns / 1000),
+            ),
+        };
+        Met {
+            memory,
+            pids: field(pids, "pids.events", "max "),
+            throttled_us,
+        }
     }
 
     /// Lets frozen processes end (v1; a v2 group kills frozen ones).
@@ -203,6 +218,18 @@ impl SandboxCgroups {
             .count();
         left == 0
     }
+}
+
+/// A file that holds one number.
+fn number(folder: Option<&Path>, file: &str) -> Option<u64> {
+    std::fs::read_to_string(folder?.join(file)).ok()?.trim().parse().ok()
+}
+
+/// The number behind `name` in a file of several lines.
+fn field(folder: Option<&Path>, file: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(folder?.join(file)).ok()?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 fn removed(result: io::Result<()>) -> bool {

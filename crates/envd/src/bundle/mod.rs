@@ -160,6 +160,8 @@ struct Work {
     deadline: Instant,
     entries: AtomicU64,
     bytes: AtomicU64,
+    /// Memory that the sandbox may use, where that is known.
+    memory: Option<u64>,
 }
 
 impl Work {
@@ -169,7 +171,14 @@ impl Work {
             deadline: Instant::now() + time,
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            memory: None,
         }
+    }
+
+    /// In a sandbox that may use so many bytes of memory.
+    fn within(mut self, memory: Option<u64>) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// Whether to go on.
@@ -219,7 +228,7 @@ impl Bundles {
     where
         F: FnOnce(&User, &Work) -> Result<Report, FsError> + Send + 'static,
     {
-        let work = Arc::new(Work::new(BUNDLE_TIME));
+        let work = Arc::new(Work::new(BUNDLE_TIME).within(self.state.memory_bytes));
         let cancel = Cancel(Arc::clone(&work));
         let permits = Arc::clone(&self.permits);
         let done = async move {

@@ -36,7 +36,7 @@ impl Job<'_> {
             packed: self.size,
             free,
             files,
-            memory: memory_limit().unwrap_or(u64::MAX),
+            memory: memory_limit(self.work.memory).unwrap_or(u64::MAX),
             last_wins,
         })
     }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::filesystem::error::{FsError, Kind};
 use crate::filesystem::{ensure_dir, entry, limits, metadata, settle_owner, sibling};
+use crate::metrics;
 use crate::users::User;
 
 /// A file that is being written. Dropped before [`Target::finish`], it leaves no half of a file behind.
@@ -212,7 +213,7 @@ fn no_space(error: FsError) -> FsError {
     match error.kind {
         Kind::NoSpace => FsError::new(
             Kind::NoSpace,
-            format!("not enough disk space available: {}", error.text()),
+            format!("not enough disk space available: {}{}", error.text(), metrics::room()),
         ),
         _ => error,
     }
@@ -259,8 +260,9 @@ mod tests {
         let error = target.write(&[Bytes::new(), Bytes::from_static(b"x")]).unwrap_err();
         assert_eq!(error.status(), 507);
         let expected = format!(
-            "not enough disk space available: error writing file '{}': no space left on device",
-            path.display()
+            "not enough disk space available: error writing file '{}': no space left on device{}",
+            path.display(),
+            metrics::room()
         );
         assert_eq!(error.text(), expected);
         drop(target);

@@ -5,14 +5,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use sandhold_wire::limits::PIPE_CHUNK;
+use sandhold_wire::limits::{LOG_BYTES, PIPE_CHUNK};
 
 use super::hub::{Item, Source};
-use crate::limits::{RETAINED_STREAM, RETAINED_TOTAL};
+use crate::limits::RETAINED_TOTAL;
 
-/// Bytes that all jobs keep together.
-#[derive(Debug, Default)]
-pub(crate) struct Budget(AtomicUsize);
+/// Bytes that all jobs keep together, and that each may keep.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    held: AtomicUsize,
+    /// Of each stream of a job.
+    stream: usize,
+}
+
+impl Budget {
+    /// So many bytes of each stream of a job.
+    pub(super) fn new(stream: u64) -> Self {
+        Self {
+            held: AtomicUsize::new(0),
+            stream: usize::try_from(stream).unwrap_or(RETAINED_TOTAL).min(RETAINED_TOTAL),
+        }
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(LOG_BYTES)
+    }
+}
 
 /// Where readers stand in the two streams of a job, in bytes since its start. A terminal counts as the first.
 pub(crate) type Offsets = [u64; 2];
@@ -43,18 +63,19 @@ impl Kept {
 
     /// Adds output. The oldest goes when there is too much.
     pub(super) fn push(&mut self, source: Source, data: &[u8]) {
+        let most = self.budget.stream;
         let ring = &mut self.streams[usize::from(source == Source::Stderr)];
         ring.pty = source == Source::Pty;
         ring.total += data.len() as u64;
-        let data = &data[data.len().saturating_sub(RETAINED_STREAM)..];
-        let excess = (ring.bytes.len() + data.len()).saturating_sub(RETAINED_STREAM);
+        let data = &data[data.len().saturating_sub(most)..];
+        let excess = (ring.bytes.len() + data.len()).saturating_sub(most);
         ring.bytes.drain(..excess);
         ring.bytes.extend(data);
-        let before = self.budget.0.fetch_add(data.len(), Ordering::Relaxed);
+        let before = self.budget.held.fetch_add(data.len(), Ordering::Relaxed);
         let over = (before + data.len() - excess).saturating_sub(RETAINED_TOTAL);
         let given = over.min(ring.bytes.len());
         ring.bytes.drain(..given);
-        self.budget.0.fetch_sub(excess + given, Ordering::Relaxed);
+        self.budget.held.fetch_sub(excess + given, Ordering::Relaxed);
     }
 
     /// What is kept from `from` on, and where that begins.
@@ -96,13 +117,15 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.held(), Ordering::Relaxed);
+        self.budget.held.fetch_sub(self.held(), Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const STREAM: usize = LOG_BYTES as usize;
 
     fn text(items: &[Item]) -> Vec<u8> {
         let data = items.iter().map(|item| match item {
@@ -130,31 +153,41 @@ mod tests {
         let budget = Arc::new(Budget::default());
         let mut kept = Kept::new(Arc::clone(&budget));
         for byte in 0..=u8::MAX {
-            kept.push(Source::Pty, &[byte; RETAINED_STREAM / 100]);
+            kept.push(Source::Pty, &[byte; STREAM / 100]);
         }
         kept.push(Source::Pty, b"end");
-        assert_eq!(kept.held(), RETAINED_STREAM);
+        assert_eq!(kept.held(), STREAM);
         let (starts, items) = kept.since([0, 0]);
-        assert_eq!(starts[0], kept.totals()[0] - RETAINED_STREAM as u64);
+        assert_eq!(starts[0], kept.totals()[0] - STREAM as u64);
         assert!(text(&items).ends_with(b"\xff\xffend"));
-        kept.push(Source::Pty, &vec![b'x'; RETAINED_STREAM * 2]);
-        assert_eq!(kept.held(), RETAINED_STREAM);
-        assert_eq!(budget.0.load(Ordering::Relaxed), RETAINED_STREAM);
+        kept.push(Source::Pty, &vec![b'x'; STREAM * 2]);
+        assert_eq!(kept.held(), STREAM);
+        assert_eq!(budget.held.load(Ordering::Relaxed), STREAM);
         drop(kept);
-        assert_eq!(budget.0.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_sandbox_may_keep_less() {
+        let mut kept = Kept::new(Arc::new(Budget::new(4)));
+        kept.push(Source::Stdout, b"0123456789");
+        assert_eq!(
+            (text(&kept.since([0, 0]).1), kept.totals()),
+            (b"6789".to_vec(), [10, 0])
+        );
     }
 
     #[test]
     fn all_jobs_share_one_budget() {
         let budget = Arc::new(Budget::default());
-        let mut many: Vec<Kept> = (0..RETAINED_TOTAL / RETAINED_STREAM + 3)
+        let mut many: Vec<Kept> = (0..RETAINED_TOTAL / STREAM + 3)
             .map(|_| Kept::new(Arc::clone(&budget)))
             .collect();
         for kept in &mut many {
-            kept.push(Source::Stdout, &vec![b'x'; RETAINED_STREAM]);
+            kept.push(Source::Stdout, &vec![b'x'; STREAM]);
         }
-        assert!(budget.0.load(Ordering::Relaxed) <= RETAINED_TOTAL);
+        assert!(budget.held.load(Ordering::Relaxed) <= RETAINED_TOTAL);
         let last = many.last().unwrap();
-        assert_eq!((last.held(), last.totals()[0]), (0, RETAINED_STREAM as u64));
+        assert_eq!((last.held(), last.totals()[0]), (0, STREAM as u64));
     }
 }

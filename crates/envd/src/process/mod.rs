@@ -7,6 +7,7 @@ mod input;
 pub(crate) mod jobs;
 mod kept;
 mod pump;
+mod rate;
 mod service;
 mod start;
 mod status;
@@ -25,6 +26,7 @@ use rustix::process::{Pid, Signal};
 use sandhold_wire::proto::process::ProcessConfig;
 use tokio::io::unix::AsyncFd;
 
+pub(crate) use rate::OutputRate;
 pub(crate) use service::Service;
 pub(crate) use stream::DEADLINE_EXCEEDED;
 pub(crate) use table::Table;

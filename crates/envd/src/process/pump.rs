@@ -105,6 +105,8 @@ pub(crate) struct Pump {
     deadline: Option<(Pin<Box<Sleep>>, u64)>,
     /// Runs while the process has ended but its outputs have not.
     quiet: Option<Pin<Box<Sleep>>>,
+    /// Until the sandbox may print again.
+    slowed: Option<Pin<Box<Sleep>>>,
     told: bool,
 }
 
@@ -126,6 +128,7 @@ impl Pump {
             status: None,
             deadline,
             quiet: None,
+            slowed: None,
             told: false,
         }
     }
@@ -158,6 +161,18 @@ impl Pump {
         }
     }
 
+    /// Waits until the sandbox's rate of output allows a read.
+    fn poll_rate(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(until) = self.state.output.wait_until() {
+            let timer = self.slowed.get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if timer.deadline() < until {
+                timer.as_mut().reset(until);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+
     /// Reads once from each output. True when anything came.
     fn poll_outputs(&mut self, cx: &mut Context<'_>, eager: bool) -> bool {
         let heard = !self.told && self.process.hub.is_heard();
@@ -165,10 +180,15 @@ impl Pump {
         for output in self.outputs.iter_mut().filter(|o| o.fd.is_some()) {
             match output.poll_read(cx, heard, eager) {
                 Poll::Ready(Chunk::Data(bytes)) => {
+                    self.state.output.took(bytes.len());
                     self.process.hub.data(output.source, &bytes);
                     progress = true;
                 }
-                Poll::Ready(Chunk::Dropped(_) | Chunk::Closed) => progress = true,
+                Poll::Ready(Chunk::Dropped(bytes)) => {
+                    self.state.output.took(bytes);
+                    progress = true;
+                }
+                Poll::Ready(Chunk::Closed) => progress = true,
                 Poll::Ready(Chunk::Nothing) | Poll::Pending => {}
             }
         }
@@ -215,6 +235,7 @@ impl Future for Pump {
             let given_up = this.process.poll_given_up(cx);
 
             let room = this.told || this.process.hub.poll_room(cx).is_ready();
+            let room = room && this.poll_rate(cx).is_ready();
             let progress = room && this.poll_outputs(cx, just_exited);
             let open = this.outputs.iter().any(|o| o.fd.is_some());
 

@@ -37,8 +37,15 @@ pub(crate) fn start(
 ) -> Result<(Arc<Process>, Listener), ConnectError> {
     if state.processes.len() >= state.max_processes {
         return Err(ConnectError::resource_exhausted(format!(
-            "this sandbox keeps at most {} processes at once: end one first",
+            "this sandbox keeps at most {} processes at once (its limit pids): end one first",
             state.max_processes
+        )));
+    }
+    let is_job = request.tag.as_deref().is_some_and(|tag| job_of_tag(tag).is_some());
+    if is_job && state.processes.running_jobs() >= state.max_jobs {
+        return Err(ConnectError::resource_exhausted(format!(
+            "this sandbox runs at most {} commands and jobs at once (its limit jobs): end one first",
+            state.max_jobs
         )));
     }
     let config = Option::<ProcessConfig>::from(request.process)
@@ -56,6 +63,7 @@ pub(crate) fn start(
     }
     .map_err(|error| {
         failed(
+            state,
             &config,
             &cwd,
             SpawnError {
@@ -86,10 +94,12 @@ pub(crate) fn start(
         terminal: pty.is_some(),
         ids,
     };
-    let (pid, exit) = state.reaper.spawn(&job).map_err(|error| failed(&config, &cwd, error))?;
+    let (pid, exit) = state
+        .reaper
+        .spawn(&job)
+        .map_err(|error| failed(state, &config, &cwd, error))?;
     drop(child);
 
-    let is_job = request.tag.as_deref().is_some_and(|tag| job_of_tag(tag).is_some());
     let hub = Arc::new(match is_job {
         true => Hub::keeping(Arc::clone(&state.processes.budget)),
         false => Hub::default(),
@@ -170,7 +180,7 @@ fn c_string(bytes: &[u8]) -> Result<CString, ConnectError> {
         .map_err(|_| ConnectError::invalid_argument("a command, argument, variable or folder contains a zero byte"))
 }
 
-fn failed(config: &ProcessConfig, cwd: &Path, failed: SpawnError) -> ConnectError {
+fn failed(state: &State, config: &ProcessConfig, cwd: &Path, failed: SpawnError) -> ConnectError {
     use rustix::io::Errno;
 
     let SpawnError { step, error } = failed;
@@ -186,6 +196,10 @@ fn failed(config: &ProcessConfig, cwd: &Path, failed: SpawnError) -> ConnectErro
             )
         }
         Step::Exec => format!("error starting process '{}': {error}", config.cmd),
+        Step::Clone if errno == Some(Errno::AGAIN) => format!(
+            "error starting process '{}': no new process: {error} (the sandbox's limit of {} processes and threads)",
+            config.cmd, state.max_processes
+        ),
         Step::Clone => format!("error starting process '{}': no new process: {error}", config.cmd),
         Step::Session => format!("error starting process '{}': no new session: {error}", config.cmd),
         Step::Terminal => format!("error starting process '{}': no terminal: {error}", config.cmd),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use connectrpc::ConnectError;
 use sandhold_wire::jobs::Job;
 use sandhold_wire::limits::END_RETAINED_S;
+use sandhold_wire::names::job_of_tag;
 use sandhold_wire::proto::process::{process_event::EndEvent, process_selector::Selector};
 
 use super::Process;
@@ -17,7 +18,7 @@ use super::kept::Budget;
 use crate::limits::{ENDED_PROCESSES, RETAINED_ENDED, RETAINED_FOR};
 
 /// All processes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
     inner: Mutex<Inner>,
     /// Of the output that jobs keep.
@@ -53,6 +54,21 @@ pub(crate) enum Found {
 }
 
 impl Table {
+    /// Of a sandbox that keeps so many bytes of each stream of a job.
+    pub(crate) fn new(log_bytes: u64) -> Self {
+        Self {
+            inner: Mutex::default(),
+            budget: Arc::new(Budget::new(log_bytes)),
+        }
+    }
+
+    /// How many jobs run.
+    pub(crate) fn running_jobs(&self) -> usize {
+        let inner = self.lock();
+        let tags = inner.running.values().filter_map(|p| p.tag.as_deref());
+        tags.filter(|tag| job_of_tag(tag).is_some()).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -311,7 +311,10 @@ async fn a_full_sandbox_says_so() {
     two.pid().await;
     let (code, message) = c.sh("true").await.error.unwrap();
     assert_eq!(code, "resource_exhausted");
-    assert_eq!(message, "this sandbox keeps at most 2 processes at once: end one first");
+    assert_eq!(
+        message,
+        "this sandbox keeps at most 2 processes at once (its limit pids): end one first"
+    );
     c.call(
         "SendSignal",
         json!({"process": {"pid": pid}, "signal": "SIGNAL_SIGKILL"}),

@@ -19,7 +19,7 @@ use axum::{
 };
 use futures::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
-use sandhold_gateway::{Gateway, GatewayConfig};
+use sandhold_gateway::{CapRules, Gateway, GatewayConfig};
 use sandhold_runtime::{Isolation, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Stream, Usage};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
@@ -61,6 +61,7 @@ pub(crate) fn gateway_at(home: &Path, runtime: FakeRuntime, keep_paused: bool) -
         home: home.to_owned(),
         domain: Some("sandhold.localhost:3000".into()),
         max_timeout_s: 3600,
+        caps: CapRules::default(),
         keep_paused,
     };
     Gateway::new(Arc::new(runtime), config).unwrap()
@@ -79,6 +80,8 @@ impl Runtime for FakeRuntime {
                 memory_bytes: Some(1 << 30),
                 ..Resources::default()
             },
+            least: Resources::default(),
+            most: Resources::default(),
             templates: vec!["base".into()],
             ca_bundle: None,
             reach: sandhold_runtime::Reach::Nothing,

@@ -66,6 +66,13 @@ impl Output {
         self.total
     }
 
+    /// At most the newest `max` bytes, as text.
+    pub(crate) fn end(&self, max: usize) -> String {
+        let skipped = self.held().saturating_sub(max);
+        let bytes: Vec<u8> = self.head.iter().chain(&self.tail).skip(skipped).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Bytes in memory.
     pub(crate) fn held(&self) -> usize {
         self.head.len() + self.tail.len()

@@ -7,7 +7,10 @@ use sandhold_client::{AttachedJob, CommandEvent, Error, ExitStatus, Process, Sig
 use tokio::time::Instant;
 
 use super::{Job, Status, spill::Spill};
-use crate::limits;
+use crate::{
+    limits,
+    met::{self, End},
+};
 
 /// Waits before the tries to attach again.
 const RETRIES: [Duration; 5] = [
@@ -45,7 +48,18 @@ pub(super) async fn pump(job: Arc<Job>, mut process: Process, mut spills: [Spill
     for spill in &mut spills {
         spill.finish(true).await;
     }
+    let ran = job.started.elapsed();
+    let failed = if job.ended.is_none() {
+        job.look(|p| End::of(p, &status, ran))
+    } else {
+        None
+    };
+    let limit = match failed {
+        Some(end) => met::find(&job.target, &end).await,
+        None => None,
+    };
     job.update(|p| {
+        p.limit = limit;
         p.kept = [spills[0].kept(), spills[1].kept()];
         p.ended = Some(job.ended.unwrap_or_else(std::time::Instant::now));
         p.status = status;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandhold_client::{CreateOptions, Network};
+use sandhold_client::{Caps, CreateOptions, Network};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -43,6 +43,8 @@ pub(super) struct Params {
     cpus: Option<f64>,
     memory_mb: Option<u64>,
     disk_mb: Option<u64>,
+    /// pids=64,jobs=8
+    limits: Option<String>,
     set_as_default: Option<bool>,
 }
 
@@ -116,5 +118,7 @@ fn options(p: Params) -> Result<CreateOptions, ToolError> {
         cpus: p.cpus,
         memory_mb: p.memory_mb,
         disk_mb: p.disk_mb,
+        limits: Caps::parse(p.limits.as_deref().unwrap_or_default())
+            .map_err(|why| ToolError::invalid(format!("limits: {why}")))?,
     })
 }

@@ -10,7 +10,7 @@ use super::{
     update_network::Blocked,
 };
 use crate::{
-    answer::{Reply, ToolError},
+    answer::{LimitMet, Reply, ToolError},
     budget,
     call::Call,
     jobs::{Cursor, Job, Status},
@@ -53,6 +53,9 @@ pub(super) struct Output {
     /// What the sandbox's network refused meanwhile.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     blocked: Vec<Blocked>,
+    /// The limit of its sandbox that it met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<LimitMet>,
 }
 
 impl Tool for GetJobStatus {
@@ -178,6 +181,10 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>, blocked: Vec<Blocke
     if awaiting == Some(true) {
         head.push_str("; it waits for input: use send_stdin");
     }
+    let limit = job_report::limit(job);
+    if let Some(met) = &limit {
+        head.push_str(&format!(". {}", met.text()));
+    }
     if status == Status::Running && !more {
         head.push_str(&format!("; next cursor {:?}", next.encode()));
     }
@@ -195,6 +202,7 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>, blocked: Vec<Blocke
         awaiting_input: awaiting,
         duration_ms: u64::try_from(job.duration().as_millis()).unwrap_or(u64::MAX),
         blocked,
+        limit: limit.and_then(|met| met.limit),
     };
     // A job that was cancelled or lost was told so; asking about it is not a failure.
     let artifacts = if more { job_report::artifacts(job) } else { Vec::new() };

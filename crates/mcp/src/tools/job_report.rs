@@ -124,23 +124,38 @@ pub(super) fn stands(status: &Status, ran: Duration) -> String {
     }
 }
 
-/// The error of a command that neither ended by itself nor runs.
+/// The error of a command that neither ended by itself nor runs, or that met a limit.
 pub(super) fn error(job: &Job, status: &Status) -> Option<ToolError> {
     let error = match status {
-        Status::Running | Status::Done(_) => return None,
+        Status::Running => return None,
+        Status::Done(_) => return limit(job),
         Status::Cancelled => ToolError::new("cancelled", "the command was cancelled; its process group was killed"),
         Status::TimedOut => {
             let deadline = job.timeout.unwrap_or_default().as_secs();
-            ToolError::new(
+            let timeout = ToolError::new(
                 "timeout",
                 format!("the command was killed at its deadline of {deadline} s, with its whole process group"),
             )
-            .hint("Give a longer timeout_s, or use run_command_bg.")
+            .hint("Give a longer timeout_s, or use run_command_bg.");
+            match limit(job) {
+                None => timeout,
+                Some(met) => ToolError {
+                    message: format!("{}; {}", timeout.message, met.message),
+                    hint: met.hint.or(timeout.hint),
+                    limit: met.limit,
+                    ..timeout
+                },
+            }
         }
         Status::Lost(reason) => ToolError::new("lost", reason.clone())
             .hint("See sandbox_info; if the sandbox has ended, leave sandbox_id out or call create_sandbox."),
     };
     Some(error)
+}
+
+/// The limit of its sandbox that a command met which failed.
+pub(super) fn limit(job: &Job) -> Option<ToolError> {
+    job.look(|p| p.limit.clone())
 }
 
 /// `0.013 s`

@@ -1,6 +1,6 @@
 //! `sandbox_info`
 
-use sandhold_client::SandboxDetail;
+use sandhold_client::{Cap, Caps, SandboxDetail};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,22 @@ pub(crate) struct Resources {
     cpus: f64,
     memory_mb: u64,
     disk_mb: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pids: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inodes: Option<u64>,
+    /// Of one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_files: Option<u64>,
+    /// Of all commands together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_bytes_per_s: Option<u64>,
+    /// Commands and jobs at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jobs: Option<u64>,
+    /// Of a job's output that is kept for late readers, for each stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_bytes: Option<u64>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -105,6 +121,7 @@ impl Tool for SandboxInfo {
 pub(crate) fn describe(detail: &SandboxDetail, provider: &Provider) -> Output {
     let listed = &detail.listed;
     let network = detail.network.clone().unwrap_or_default();
+    let caps = detail.limits.as_ref().map(Caps::of_rest).unwrap_or_default();
     Output {
         template: sandbox_row::template(listed),
         state: sandbox_row::state(listed.state),
@@ -115,6 +132,12 @@ pub(crate) fn describe(detail: &SandboxDetail, provider: &Provider) -> Output {
             cpus: listed.cpu_count,
             memory_mb: listed.memory_mb,
             disk_mb: listed.disk_size_mb,
+            pids: caps.whole(Cap::Pids),
+            inodes: caps.whole(Cap::Inodes),
+            open_files: caps.whole(Cap::OpenFiles),
+            output_bytes_per_s: caps.whole(Cap::OutputBytesPerS),
+            jobs: caps.whole(Cap::Jobs),
+            log_bytes: caps.whole(Cap::LogBytes),
         },
         network: Reach {
             allow_internet_access: detail.allow_internet_access,
@@ -133,6 +156,22 @@ pub(crate) fn describe(detail: &SandboxDetail, provider: &Provider) -> Output {
     }
 }
 
+/// The limits that not every provider tells.
+fn further(r: &Resources) -> String {
+    let limits = [
+        (Cap::Pids, r.pids),
+        (Cap::Inodes, r.inodes),
+        (Cap::OpenFiles, r.open_files),
+        (Cap::OutputBytesPerS, r.output_bytes_per_s),
+        (Cap::Jobs, r.jobs),
+        (Cap::LogBytes, r.log_bytes),
+    ];
+    let told = limits
+        .iter()
+        .filter_map(|(cap, value)| Some(format!(", {} {}", cap.name(), (*value)?)));
+    told.collect()
+}
+
 fn text(id: &str, o: &Output) -> String {
     let r = &o.resources;
     let mut lines = vec![
@@ -140,7 +179,13 @@ fn text(id: &str, o: &Output) -> String {
             "sandbox {id} ({}) is {} since {}, until {}",
             o.template, o.state, o.started_at, o.end_at
         ),
-        format!("{} cpus, {} MiB memory, {} MiB disk", r.cpus, r.memory_mb, r.disk_mb),
+        format!(
+            "{} cpus, {} MiB memory, {} MiB disk{}",
+            r.cpus,
+            r.memory_mb,
+            r.disk_mb,
+            further(r)
+        ),
         format!("provider: {}", o.provider),
     ];
     if let Some(access) = o.network.allow_internet_access {

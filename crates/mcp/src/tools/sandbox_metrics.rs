@@ -41,6 +41,9 @@ pub(super) struct Output {
     cpus: f64,
     memory_limit: u64,
     disk_limit: u64,
+    /// How long its processes had to wait because the processors were used up, since its start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throttled_ms: Option<u64>,
 }
 
 impl Tool for SandboxMetrics {
@@ -69,17 +72,31 @@ impl Tool for SandboxMetrics {
             // Nothing was noted yet: what it uses now.
             seen.push(now(&target).await?);
         }
+        // What it adds is not worth a failure.
+        let limits = call
+            .client()
+            .limits(id, Duration::from_secs(since))
+            .await
+            .ok()
+            .flatten();
         let last = seen.last();
         let output = Output {
             cpus: last.map_or(0.0, |m| m.cpu_count),
             memory_limit: last.map_or(0, |m| m.mem_total),
             disk_limit: last.map_or(0, |m| m.disk_total),
             samples: thinned(&seen),
+            throttled_ms: limits.and_then(|report| report.throttled_ms),
         };
         let mut lines = vec![format!(
             "{} cpus, memory limit {}, disk limit {}",
             output.cpus, output.memory_limit, output.disk_limit
         )];
+        if let Some(ms) = output.throttled_ms.filter(|ms| *ms > 0) {
+            lines.push(format!(
+                "held back for {ms} ms in all by its limit of {} cpus",
+                output.cpus
+            ));
+        }
         lines.push("at cpu% memory disk".into());
         lines.extend(
             output
