@@ -21,6 +21,7 @@ mod create;
 pub(crate) mod message;
 mod root;
 mod setup;
+mod wall;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

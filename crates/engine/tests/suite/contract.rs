@@ -193,7 +193,7 @@ async fn the_engine_says_what_it_is() {
     let engine = engine().await;
     let info = engine.info();
     assert_eq!(info.isolation.level, "namespaces");
-    assert_eq!(info.network, "loopback only");
+    assert_eq!(info.reach, sandhold_runtime::Reach::Nothing);
     assert_eq!(info.templates, ["base"]);
     let set = info.defaults;
     assert!(set.memory_bytes.is_some() && set.cpus.is_some() && set.pids.is_some() && set.disk_bytes.is_some());
