@@ -193,6 +193,11 @@ pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Try to break out of a local sandbox of this configuration in some 200 ways, each with a control that shows the try
+    /// is sound, and print what held. Exit code 0: all that can be tested here held; 1: something did not; 2: nothing could
+    /// be tested
+    #[arg(long)]
+    pub(crate) prove: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -82,8 +82,8 @@ fn int80() -> Outcome {
 }
 
 fn try_it(name: &str) -> Option<Outcome> {
-    let zero = [0u64; 16];
-    let data = zero.as_ptr() as usize;
+    let mut zero = [0u64; 16];
+    let data = zero.as_mut_ptr() as usize;
     let own = std::process::id() as usize;
     Some(match name {
         "socket-unix" => socket(libc::AF_UNIX, libc::SOCK_STREAM, 0),
@@ -95,6 +95,16 @@ fn try_it(name: &str) -> Option<Outcome> {
         "socket-key" => socket(15, libc::SOCK_RAW, 2),
         "socket-xfrm" => socket(16, libc::SOCK_RAW, 6),
         "socket-netfilter" => socket(16, libc::SOCK_RAW, 12),
+        "socket-sctp" => socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+        "socket-uevent" => socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_KOBJECT_UEVENT),
+        "socketpair-unix" => call(
+            libc::SYS_socketpair,
+            pad([libc::AF_UNIX as usize, libc::SOCK_STREAM as usize, 0, data]),
+        ),
+        "socketpair-inet" => call(
+            libc::SYS_socketpair,
+            pad([libc::AF_INET as usize, libc::SOCK_STREAM as usize, 0, data]),
+        ),
         "socket-tipc" => socket(30, libc::SOCK_STREAM, 0),
         "socket-rxrpc" => socket(33, libc::SOCK_DGRAM, 2),
         "socket-bluetooth" => socket(31, libc::SOCK_RAW, 1),
@@ -170,6 +180,25 @@ fn try_it(name: &str) -> Option<Outcome> {
         "tiocsti" => call(libc::SYS_ioctl, pad([NONE, libc::TIOCSTI as usize, data])),
         "tiocsti-high" => call(libc::SYS_ioctl, pad([NONE, libc::TIOCSTI as usize | 1 << 32, data])),
         "tioclinux" => call(libc::SYS_ioctl, pad([NONE, 0x541c, data])),
+        "tiocsetd" => call(libc::SYS_ioctl, pad([NONE, 0x5423, data])),
+        "fionread" => call(libc::SYS_ioctl, pad([NONE, libc::FIONREAD as usize, data])),
+        "open-root" => call(libc::SYS_openat, pad([libc::AT_FDCWD as usize, text(c"/"), 0])),
+        "getxattr" => call(libc::SYS_getxattr, pad([text(c"/"), text(c"user.sandhold"), 0, 0])),
+        "mmap" => call(
+            libc::SYS_mmap,
+            [0, 4096, 3, (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize, NONE, 0],
+        ),
+        "getppid" => call(libc::SYS_getppid, [0; 6]),
+        "sched-yield" => call(libc::SYS_sched_yield, [0; 6]),
+        "getuid" => call(libc::SYS_getuid, [0; 6]),
+        "clock-getres" => call(libc::SYS_clock_getres, pad([0, data])),
+        "ppoll" => call(libc::SYS_ppoll, pad([0, 0, data, 0, 0])),
+        "io-setup" => call(libc::SYS_io_setup, pad([1, data])),
+        "pipe" => call(libc::SYS_pipe2, pad([data, 0])),
+        "getsockname" => call(libc::SYS_getsockname, pad([NONE, data, data])),
+        "getrandom" => call(libc::SYS_getrandom, pad([data, 8, 0])),
+        "chroot-nowhere" => call(libc::SYS_chroot, pad([text(c"/nonexistent")])),
+        "set-mempolicy" => call(libc::SYS_set_mempolicy, pad([0, 0, 0])),
         "mknod-block" => call(
             libc::SYS_mknodat,
             pad([libc::AT_FDCWD as usize, text(c"sandhold-node"), 0o060_666, 0x0700]),

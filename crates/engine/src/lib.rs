@@ -67,6 +67,9 @@ pub use launcher::launcher_main;
 pub use launcher::message::Phase;
 #[cfg(target_os = "linux")]
 pub use probe::probe;
+#[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub use seccomp::{Weakened, policy_groups, restrict_self};
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;

@@ -24,7 +24,6 @@ pub(crate) struct Policy {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Group {
-    #[serde(rename = "name")]
     name: String,
     reason: String,
     action: Action,
@@ -86,6 +85,8 @@ pub(crate) enum PolicyError {
     UnknownCall(String),
     #[error("the system call policy names \"{0}\" twice")]
     Twice(String),
+    #[error("the system call policy has no group \"{0}\"")]
+    UnknownGroup(String),
     #[error("group \"{0}\" of the system call policy is incomplete")]
     Incomplete(String),
 }
@@ -116,7 +117,62 @@ struct Rule {
 
 /// Compiles the policy that is built in.
 pub(crate) fn program() -> Result<Vec<sock_filter>, PolicyError> {
-    compile(&serde_json::from_str(include_str!("../policy/seccomp.json"))?)
+    compile(&built_in()?)
+}
+
+/// A policy with one group out of force, for the test that each is needed.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weakened<'a> {
+    /// The policy as it is.
+    Not,
+    /// What the group allows is not allowed: its calls get the default answer.
+    Without(&'a str),
+    /// What the group denies is allowed.
+    Open(&'a str),
+}
+
+/// The groups of the policy: name, whether it allows anything, whether it denies anything.
+#[doc(hidden)]
+pub fn policy_groups() -> std::io::Result<Vec<(String, bool, bool)>> {
+    let policy = built_in().map_err(std::io::Error::other)?;
+    let facts = |group: Group| {
+        let allows = group.action == Action::Allow;
+        (group.name, allows, !allows || group.otherwise.is_some())
+    };
+    Ok(policy.groups.into_iter().map(facts).collect())
+}
+
+/// Puts the calling thread under the policy for good.
+#[doc(hidden)]
+pub fn restrict_self(weakened: Weakened<'_>) -> std::io::Result<()> {
+    let policy = built_in().and_then(|policy| weaken(policy, weakened));
+    let program = policy
+        .and_then(|policy| compile(&policy))
+        .map_err(std::io::Error::other)?;
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(crate::sys::install(&program)?)
+}
+
+fn weaken(mut policy: Policy, weakened: Weakened<'_>) -> Result<Policy, PolicyError> {
+    let (Weakened::Without(name) | Weakened::Open(name)) = weakened else {
+        return Ok(policy);
+    };
+    let at = policy.groups.iter().position(|group| group.name == name);
+    let at = at.ok_or_else(|| PolicyError::UnknownGroup(name.to_owned()))?;
+    if let Weakened::Without(_) = weakened {
+        policy.groups.remove(at);
+    } else {
+        let group = &mut policy.groups[at];
+        group.action = Action::Allow;
+        group.when.clear();
+        group.otherwise = None;
+    }
+    Ok(policy)
+}
+
+fn built_in() -> Result<Policy, PolicyError> {
+    Ok(serde_json::from_str(include_str!("../policy/seccomp.json"))?)
 }
 
 fn compile(policy: &Policy) -> Result<Vec<sock_filter>, PolicyError> {
@@ -321,6 +377,39 @@ mod tests {
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 
+    /// Each call of each group gets another answer when its group is out of force; no call stands in the file for nothing.
+    #[test]
+    fn every_call_of_the_policy_is_there_for_something() {
+        let groups = built_in().unwrap().groups;
+        let full = compile(&built_in().unwrap()).unwrap();
+        for group in &groups {
+            let allows = group.action == Action::Allow;
+            let mut mutants = Vec::new();
+            if allows {
+                mutants.push(Weakened::Without(&group.name));
+            }
+            if !allows || group.otherwise.is_some() {
+                mutants.push(Weakened::Open(&group.name));
+            }
+            for mutant in mutants {
+                let mutated = compile(&weaken(built_in().unwrap(), mutant).unwrap()).unwrap();
+                for name in &group.syscalls {
+                    let Number::Here(number) = number(name) else { continue };
+                    // Arguments that meet the group's condition, and such that do not.
+                    let differs = [0u64, 1, 2, 0x5412, 0x1000_0000, 0x4_0000].iter().any(|value| {
+                        let args = [*value; 6];
+                        run(&full, ARCH, number, args) != run(&mutated, ARCH, number, args)
+                    });
+                    assert!(differs, "{name} of {} under {mutant:?}", group.name);
+                }
+            }
+        }
+        assert!(matches!(
+            weaken(built_in().unwrap(), Weakened::Open("nothing")),
+            Err(PolicyError::UnknownGroup(_))
+        ));
+    }
+
     fn errno(code: i32) -> u32 {
         libc::SECCOMP_RET_ERRNO | code as u32
     }
@@ -382,10 +471,22 @@ mod tests {
                 "family {family}"
             );
         }
+        for (protocol, allowed) in [
+            (1, true),
+            (6, true),
+            (17, true),
+            (58, true),
+            (255, true),
+            (132, false),
+            (262, false),
+        ] {
+            let expected = if allowed { ALLOW } else { errno(libc::EAFNOSUPPORT) };
+            assert_eq!(call("socket", &[2, 1, protocol]), expected, "protocol {protocol}");
+        }
         assert_eq!(call("socketpair", &[1, 1, 0]), ALLOW);
         assert_eq!(call("socketpair", &[30, 1, 0]), errno(libc::EAFNOSUPPORT));
         assert_eq!(call("ioctl", &[0, 0x5401]), ALLOW);
-        for request in [0x5412u64, 0x541c, 0x5412 | 7 << 32] {
+        for request in [0x5412u64, 0x541c, 0x5423, 0x5412 | 7 << 32] {
             assert_eq!(call("ioctl", &[0, request]), errno(libc::EPERM), "{request:#x}");
         }
         assert_eq!(call("personality", &[0xffff_ffff]), ALLOW);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Each crate of the workspace and the crates of the workspace that it may use.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     (
         "sandhold",
         &[
@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 12] = [
             "sandhold-egress",
             "sandhold-engine",
             "sandhold-envd",
+            "sandhold-prove",
             "sandhold-runtime",
             "sandhold-wire",
         ],
@@ -29,6 +30,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ),
     ("sandhold-egress", &["sandhold-runtime"]),
     ("sandhold-runtime", &[]),
+    ("sandhold-prove", &[]),
     ("sandhold-engine", &["sandhold-runtime"]),
     ("sandhold-envd", &["sandhold-wire"]),
     ("sandhold-xtask", &["sandhold-mcp"]),

@@ -4,6 +4,8 @@ mod demo;
 mod doctor;
 mod keys;
 mod mcp;
+#[cfg(target_os = "linux")]
+mod prove;
 mod run;
 mod serve;
 mod signals;
@@ -20,6 +22,12 @@ pub(crate) async fn dispatch(command: Command, settings: Settings) -> Result<Exi
     match command {
         Command::Mcp(args) => mcp::run(args, settings).await,
         Command::Run(args) => run::run(args, settings).await,
+        #[cfg(target_os = "linux")]
+        Command::Doctor(args) if args.prove => prove::run(args.json, &settings).await,
+        #[cfg(not(target_os = "linux"))]
+        Command::Doctor(args) if args.prove => {
+            anyhow::bail!("local sandboxes run on Linux alone: there is nothing to prove here")
+        }
         Command::Doctor(args) => doctor::run(&args, &settings).await,
         Command::Serve(args) => serve::run(args, settings).await,
         Command::Keys(command) => keys::run(command, &settings),

@@ -26,6 +26,7 @@ use super::doors;
 use super::message::{At, Create, Failure, IdSource, Status, Step};
 use super::root::{self, attach, clone_tree, make_entry, new_fs, tmpfs};
 use super::setup::{CONTROL_FD, Launcher};
+use super::wall;
 use crate::limits::{LOCKED_BYTES, OOM_SCORE, QUEUE_BYTES, TERMINALS, USER_ID};
 use crate::sys;
 use crate::template::FIXED;
@@ -153,6 +154,10 @@ fn build(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     give_up_rights(create)?;
     clock.mark("descriptors, limits, rights");
+    if launcher.wall {
+        wall::close()?;
+    }
+    clock.mark("second wall");
     sys::install(&launcher.filter).at(Step::Seccomp)?;
     clock.mark("filter");
 

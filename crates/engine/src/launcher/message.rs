@@ -246,6 +246,7 @@ pub(crate) enum Step {
     Descriptors,
     ResourceLimits,
     Capabilities,
+    Landlock,
     Seccomp,
     Exec,
 }
@@ -279,6 +280,7 @@ impl std::fmt::Display for Step {
             Self::Descriptors => "the sandbox's descriptors cannot be arranged",
             Self::ResourceLimits => "a resource limit cannot be set",
             Self::Capabilities => "capabilities cannot be given up",
+            Self::Landlock => "the Landlock rules cannot be installed",
             Self::Seccomp => "the system call filter cannot be installed",
             Self::Exec => "the init program cannot be started",
         })

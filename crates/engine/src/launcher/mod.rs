@@ -23,6 +23,7 @@ pub(crate) mod message;
 mod netlink;
 mod root;
 mod setup;
+mod wall;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
 
 use super::message::{At, BUILD, Failure, Hello, IdSource, Ready, Reply, Request, Step};
-use super::{protocol, root};
+use super::{protocol, root, wall};
 use crate::packet;
 use crate::sys;
 use crate::template::Template;
@@ -26,6 +26,8 @@ pub(super) struct Launcher {
     /// Parts of /proc and /sys that this host has and a sandbox must not see.
     pub(super) masks: root::Masks,
     pub(super) filter: Vec<sock_filter>,
+    /// Whether sandboxes get a second wall.
+    pub(super) wall: bool,
     pub(super) init: Option<OwnedFd>,
     pub(super) init_args: Vec<CString>,
     /// This server's folders in the cgroup hierarchies, as in [`Hello::cgroups`].
@@ -134,6 +136,11 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
             .warnings
             .push("the kernel has no time namespaces: sandboxes see how long the host has been up".to_owned());
     }
+    let wall = wall::possible();
+    if !wall {
+        let text = "the kernel has no Landlock rules (Linux 5.19, and LSM `landlock`): there is no second wall behind the mounts";
+        facts.warnings.push(text.to_owned());
+    }
     let masks = root::Masks::of_this_host();
     let init = fds.into_iter().next();
     root::enter(&template, init.as_ref(), &hello.programs)?;
@@ -151,6 +158,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         template,
         masks,
         filter,
+        wall,
         init,
         init_args,
         cgroups,
