@@ -44,12 +44,19 @@ fn what_is_no_query() {
     let mut chaos = query("a.com.", RecordType::A);
     chaos.queries[0].query_class = DNSClass::CH;
     assert_eq!(code(&chaos.to_vec().unwrap()), Some(ResponseCode::Refused));
-    assert_eq!(code(&query(".", RecordType::NS).to_vec().unwrap()), Some(ResponseCode::Refused));
+    assert_eq!(
+        code(&query(".", RecordType::NS).to_vec().unwrap()),
+        Some(ResponseCode::Refused)
+    );
     for label in [&b"a.b"[..], b"a\0b", b"a b", b"a/b", b"\xff", b"a\\b"] {
         let name = Name::from_labels([label, b"com"]).unwrap();
         let mut message = query("a.com.", RecordType::A);
         message.queries[0].name = name;
-        assert_eq!(code(&message.to_vec().unwrap()), Some(ResponseCode::Refused), "{label:?}");
+        assert_eq!(
+            code(&message.to_vec().unwrap()),
+            Some(ResponseCode::Refused),
+            "{label:?}"
+        );
     }
     for at in 0..whole.len() {
         for value in [0, 0x3f, 0xc0, 0xff] {
