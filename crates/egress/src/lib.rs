@@ -14,6 +14,7 @@
 
 mod address;
 mod blocked;
+mod conntrack;
 mod dial;
 mod dns;
 mod door;
@@ -33,6 +34,8 @@ mod sni;
 mod socks;
 mod stream;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod udp;
 mod web;
 mod world;
@@ -52,6 +55,11 @@ pub mod fuzz {
     /// A name query.
     pub fn dns(bytes: &[u8]) {
         let _ = crate::dns::parse(bytes);
+    }
+
+    /// An answer of the kernel about a flow.
+    pub fn conntrack(bytes: &[u8]) {
+        crate::conntrack::read(bytes);
     }
 
     /// A rule, and a host as it stands in a request.

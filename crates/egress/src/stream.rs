@@ -76,7 +76,8 @@ impl Activity {
         }
     }
 
-    fn now(&self) {
+    /// Marks that something moved.
+    pub(crate) fn now(&self) {
         let at = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(at, Ordering::Relaxed);
     }
