@@ -62,6 +62,8 @@ pub struct Facts {
     pub neighbour_tcp: Option<u16>,
     /// Name of an abstract socket of the other sandbox, and of its file in `/dev/shm` and of its process.
     pub neighbour: Option<String>,
+    /// A size in bytes that the sandbox's disk and shared memory stay below.
+    pub disk: Option<u64>,
     /// The sandbox's memory in bytes, where it is bounded.
     pub memory: Option<u64>,
 }

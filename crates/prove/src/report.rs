@@ -88,7 +88,8 @@ pub fn judge(inside: &[(&str, &Found)], controls: &[&Found]) -> Judged {
     if let Some((who, found)) = of(Outcome::NotHeld).next() {
         return judged(Verdict::NotHeld, format!("as {who}: {}", found.detail));
     }
-    let Some((_, refused)) = of(Outcome::Held).next() else {
+    let mut refusals: Vec<(&str, &str)> = of(Outcome::Held).map(|(who, found)| (*who, &*found.detail)).collect();
+    let Some((_, first)) = refusals.first().copied() else {
         let why = match inside.first() {
             Some((who, found)) => format!("as {who}: {}", found.detail),
             None => "nothing was tried".to_owned(),
@@ -96,7 +97,12 @@ pub fn judge(inside: &[(&str, &Found)], controls: &[&Found]) -> Judged {
         return judged(Verdict::Untestable, why);
     };
     if controls.iter().any(|control| control.outcome == Outcome::NotHeld) {
-        return judged(Verdict::Held, refused.detail.clone().into_owned());
+        refusals.retain(|(_, detail)| *detail != first);
+        let others: String = refusals
+            .iter()
+            .map(|(who, detail)| format!("; as {who}: {detail}"))
+            .collect();
+        return judged(Verdict::Held, format!("{first}{others}"));
     }
     let why = match controls.first() {
         Some(control) => format!("the control fails here too: {}", control.detail),
@@ -128,6 +134,12 @@ mod tests {
             judge(&inside, controls).verdict
         };
         assert_eq!(verdict(&[&held], &[&got]), Verdict::Held);
+        let other = Found {
+            outcome: Outcome::Held,
+            detail: "y".into(),
+        };
+        let inside = [("user", &held), ("root", &other)];
+        assert_eq!(judge(&inside, &[&got]).why, "x; as root: y");
         assert_eq!(verdict(&[&held, &none], &[&held, &got]), Verdict::Held);
         assert_eq!(verdict(&[&held], &[&held]), Verdict::Untestable);
         assert_eq!(verdict(&[&held], &[&none]), Verdict::Untestable);

@@ -9,4 +9,5 @@ mod foreign;
 mod image;
 mod inspector;
 mod leak;
+mod prove;
 mod python;

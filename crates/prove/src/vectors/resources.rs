@@ -184,8 +184,8 @@ fn threads(count: usize) -> Attempt {
 
 /// Writes more than the folder's file system may hold by the sandbox's memory.
 fn fill(tried: &Tried, folder: &str, few: bool) -> Attempt {
-    let Some(bound) = tried.facts.memory.filter(|_| !few).or(few.then_some(0)) else {
-        return unknown("the sandbox's memory has no bound here");
+    let Some(bound) = tried.facts.disk else {
+        return unknown("the disk's bound is not known");
     };
     let path = format!("{folder}/sandhold-fill-{}", std::process::id());
     let piece = vec![1u8; MIB];

@@ -34,13 +34,22 @@ pub(crate) async fn run(json: bool, settings: &Settings) -> Result<ExitCode> {
     let connected = Connected::without_spares(settings)?;
     let proven = prove(&connected).await;
     connected.shutdown().await;
-    let report = proven?;
+    let report = match proven {
+        Ok(report) => report,
+        Err(error) => return Ok(untried(&error)),
+    };
     report.print(json)?;
     Ok(match (report.not_held, report.held) {
         (1.., _) => ExitCode::FAILURE,
         (0, 0) => ExitCode::from(NOTHING),
         (0, _) => ExitCode::SUCCESS,
     })
+}
+
+#[expect(clippy::print_stderr, reason = "for the person who started it")]
+fn untried(error: &anyhow::Error) -> ExitCode {
+    eprintln!("sandhold: nothing could be tested: {error:#}");
+    ExitCode::from(NOTHING)
 }
 
 /// What was found of one vector.

@@ -94,6 +94,7 @@ impl Sandboxes {
             neighbour: Some(format!("sandhold-neighbour-{}", random()?)),
             neighbour_tcp: Some(NEIGHBOUR_PORT),
             proxy: Some(PROXY.into()),
+            disk: Some(SMALL_MB << 20),
             memory: bounded.then_some(SMALL_MB << 20),
             ..host.clone()
         };
