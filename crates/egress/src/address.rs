@@ -95,7 +95,7 @@ impl Own {
     /// Whether an address is one of this host.
     pub(crate) fn holds(&self, ip: IpAddr) -> bool {
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !known.as_ref().is_some_and(|(at, _)| at.elapsed() < limits::OWN) {
+        if known.as_ref().is_none_or(|(at, _)| at.elapsed() >= limits::OWN) {
             // Where they cannot be read the peer of each connection is still compared with its own end.
             *known = Some((Instant::now(), read()));
         }

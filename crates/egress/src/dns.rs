@@ -85,7 +85,7 @@ pub(crate) struct Question {
 }
 
 /// Reads a query. The error is the answer to one that is not understood; none to what is not worth one.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Question, Option<Message>> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Question, Option<Box<Message>>> {
     let [high, low, flags, ..] = bytes else {
         return Err(None);
     };
@@ -94,7 +94,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Question, Option<Message>> {
         return Err(None);
     }
     let id = u16::from_be_bytes([*high, *low]);
-    let error = |code| Err(Some(Message::error_msg(id, OpCode::Query, code)));
+    let error = |code| Err(Some(Box::new(Message::error_msg(id, OpCode::Query, code))));
     let Ok(message) = Message::from_vec(bytes) else {
         return error(ResponseCode::FormErr);
     };
@@ -107,7 +107,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Question, Option<Message>> {
     let refuse = |code| {
         let mut answer = begin(&message);
         answer.metadata.response_code = code;
-        Err(Some(answer))
+        Err(Some(Box::new(answer)))
     };
     if query.query_class != DNSClass::IN {
         return refuse(ResponseCode::Refused);
@@ -152,7 +152,7 @@ pub(crate) async fn answer(sandbox: &Sandbox, bytes: &[u8], datagram: bool) -> O
             let theirs = usize::from(question.message.max_payload());
             (resolve(sandbox, &question).await, theirs.clamp(512, limits::ANSWER_UDP))
         }
-        Err(answer) => (answer?, 512),
+        Err(answer) => (*answer?, 512),
     };
     let whole = answer.to_vec().ok()?;
     if datagram && whole.len() > room || whole.len() > usize::from(u16::MAX) {

@@ -58,7 +58,7 @@ pub struct Egress {
 /// One sandbox's way out, for as long as this is held.
 #[derive(Debug)]
 pub struct Attached {
-    sandbox: Arc<Sandbox>,
+    pub(crate) sandbox: Arc<Sandbox>,
 }
 
 impl Egress {

@@ -24,10 +24,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Hello {
     }
     let mut message = Vec::new();
     let mut rest = bytes;
-    loop {
-        let [kind, major, minor, high, low, body @ ..] = rest else {
-            break;
-        };
+    while let [kind, major, minor, high, low, body @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         if *kind != 0x16 || *major != 3 || *minor > 4 || length == 0 || length > 16_384 {
             return Hello::Bad;

@@ -17,9 +17,13 @@ use crate::{
     door::Door,
     limits,
     name::canonical,
+    policy::Basis,
     sandbox::{Grant, Sandbox, lock},
     stream::Activity,
 };
+
+/// The port of HTTP/3.
+const QUIC: u16 = 443;
 
 /// The flows by client. A client is a socket inside; the kernel gives it a new flow, so a new target, when it has one.
 type Flows = Arc<Mutex<HashMap<SocketAddr, Vec<Flow>>>>;
@@ -91,6 +95,29 @@ fn loopback(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// Holds a target against the rules; the name that allows it, if it is not its address.
+pub(crate) fn allowed(sandbox: &Sandbox, to: SocketAddr) -> Result<Option<String>, Refusal> {
+    let judged = sandbox.judge(None, Some(to.ip()), Some(to.port()), "udp");
+    let (name, by_name) = match judged {
+        Ok(basis) => (None, basis == Basis::Public && sandbox.policy().denies_names()),
+        Err(refusal) => (
+            Some(sandbox.handed(to.ip(), to.port(), "udp").ok_or(refusal)?.to_string()),
+            true,
+        ),
+    };
+    if by_name && to.port() == QUIC {
+        // One address serves many names, and which of them is meant is encrypted. Clients go on over TCP.
+        return Err(Refusal {
+            host: name.unwrap_or_else(|| to.ip().to_string()),
+            port: to.port(),
+            protocol: "udp",
+            rule: "QUIC, whose server name cannot be held against rules that name hosts".into(),
+            remedy: "use HTTPS over TCP".into(),
+        });
+    }
+    Ok(name)
+}
+
 /// Opens a flow, if the rules allow it.
 async fn open(
     sandbox: &Arc<Sandbox>,
@@ -99,16 +126,12 @@ async fn open(
     client: SocketAddr,
     to: SocketAddr,
 ) -> io::Result<Option<Flow>> {
-    let judged = sandbox.judge(None, Some(to.ip()), Some(to.port()), "udp");
-    let name = match judged {
-        Ok(_) => None,
-        Err(refusal) => match sandbox.handed(to.ip(), to.port(), "udp") {
-            Some(name) => Some(name.to_string()),
-            None => {
-                sandbox.block(refusal);
-                return Ok(None);
-            }
-        },
+    let name = match allowed(sandbox, to) {
+        Ok(name) => name,
+        Err(refusal) => {
+            sandbox.block(refusal);
+            return Ok(None);
+        }
     };
     if lock(flows).values().map(Vec::len).sum::<usize>() >= limits::FLOWS {
         sandbox.block(Refusal {
@@ -134,6 +157,8 @@ async fn open(
             "the address is one of the server itself",
         ));
     }
+    // Known to be writable, it takes the first datagram too.
+    socket.writable().await?;
     let flow = Flow {
         to,
         socket: Arc::new(socket),

@@ -223,7 +223,13 @@ impl Web {
 
     async fn connect(&self, goal: &Goal) -> io::Result<SendRequest<Incoming>> {
         let made = dial(&self.sandbox.world, &goal.addresses).await?;
-        *lock(&self.grant) = Some(goal.grant(&made)?);
+        let grant = goal.grant(&made)?;
+        *lock(&self.grant) = Some(grant.clone());
+        // The rules may have changed while this was made.
+        let again = self
+            .sandbox
+            .judge(grant.name.as_deref(), Some(grant.ip), Some(grant.port), grant.protocol);
+        again.map_err(|refusal| io::Error::new(io::ErrorKind::PermissionDenied, refusal.rule))?;
         let io = TokioIo::new(Watched {
             inner: made,
             activity: self.activity.clone(),

@@ -3,6 +3,7 @@
 mod dns;
 mod proxy;
 mod transparent;
+mod udp;
 
 use std::{
     collections::HashMap,
@@ -229,7 +230,10 @@ async fn serve(at: IpAddr, kind: Site, listener: TcpListener) {
                 if count == 0 {
                     return std::io::Result::Ok(());
                 }
-                let text = if buffer[..count].windows(5).any(|w| w == b"HTTP/") {
+                let upgrade = buffer[..count].windows(9).any(|w| w.eq_ignore_ascii_case(b"websocket"));
+                let text = if upgrade {
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".into()
+                } else if buffer[..count].windows(5).any(|w| w == b"HTTP/") {
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())
                 } else {
                     name.clone()

@@ -83,6 +83,22 @@ async fn each_request_of_http_is_held_against_the_rules() {
 }
 
 #[tokio::test]
+async fn web_sockets_leave_http() {
+    let net = Net::new(Some(false), &["a.test"], &[]).await;
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let request = |host: &str| format!("GET /x HTTP/1.1\r\nHost: {host}\r\n{upgrade}");
+    let mut client = net.connect(A).await;
+    assert!(say(&mut client, request("a.test").as_bytes()).await.starts_with("HTTP/1.1 101"));
+    assert_eq!(say(&mut client, b"\x81\x01x").await, "site 127.0.0.2");
+    assert_eq!(say(&mut client, b"\x81\x01y").await, "site 127.0.0.2");
+    assert!(net.exchange(A, request("b.test").as_bytes()).await.starts_with("HTTP/1.1 403"));
+    net.attached.set_policy(policy(Some(false), &["b.test"], &[]));
+    let mut rest = Vec::new();
+    let _ = timeout(WAIT, client.read_to_end(&mut rest)).await.unwrap();
+    assert_eq!(rest, b"", "new rules end it");
+}
+
+#[tokio::test]
 async fn a_server_that_speaks_first_is_found_by_its_name_query() {
     let net = Net::new(Some(false), &["greets.test"], &[]).await;
     assert_eq!(net.exchange(A, b"SSH-2.0-x\r\n").await, "");
