@@ -88,10 +88,18 @@ async fn web_sockets_leave_http() {
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
     let request = |host: &str| format!("GET /x HTTP/1.1\r\nHost: {host}\r\n{upgrade}");
     let mut client = net.connect(A).await;
-    assert!(say(&mut client, request("a.test").as_bytes()).await.starts_with("HTTP/1.1 101"));
+    assert!(
+        say(&mut client, request("a.test").as_bytes())
+            .await
+            .starts_with("HTTP/1.1 101")
+    );
     assert_eq!(say(&mut client, b"\x81\x01x").await, "site 127.0.0.2");
     assert_eq!(say(&mut client, b"\x81\x01y").await, "site 127.0.0.2");
-    assert!(net.exchange(A, request("b.test").as_bytes()).await.starts_with("HTTP/1.1 403"));
+    assert!(
+        net.exchange(A, request("b.test").as_bytes())
+            .await
+            .starts_with("HTTP/1.1 403")
+    );
     net.attached.set_policy(policy(Some(false), &["b.test"], &[]));
     let mut rest = Vec::new();
     let _ = timeout(WAIT, client.read_to_end(&mut rest)).await.unwrap();
