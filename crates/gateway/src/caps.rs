@@ -182,6 +182,7 @@ mod tests {
                 ..Resources::default()
             },
             templates: Vec::new(),
+            ca_bundle: None,
             reach: sandhold_runtime::Reach::Nothing,
             can_freeze: false,
             can_switch_user: false,
