@@ -63,6 +63,11 @@ fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
+/// All ranges that are no part of the internet.
+pub(crate) fn all_reserved() -> impl Iterator<Item = IpNet> {
+    V4.into_iter().map(IpNet::V4).chain(V6.into_iter().map(IpNet::V6))
+}
+
 /// The range that makes an address no part of the internet, if there is one.
 pub(crate) fn reserved(ip: IpAddr) -> Option<IpNet> {
     match ip {
@@ -110,7 +115,8 @@ impl Own {
     }
 }
 
-fn read() -> HashSet<IpAddr> {
+/// The addresses of this host; none where they cannot be read.
+pub(crate) fn read() -> HashSet<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return HashSet::new();
     };

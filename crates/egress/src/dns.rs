@@ -16,7 +16,7 @@ use crate::{
     blocked::Refusal,
     door::Door,
     limits, name,
-    policy::{Basis, Policy},
+    policy::Policy,
     resolve::{Unfound, address},
     sandbox::Sandbox,
 };
@@ -165,14 +165,11 @@ pub(crate) async fn answer(sandbox: &Sandbox, bytes: &[u8], datagram: bool) -> O
 async fn resolve(sandbox: &Sandbox, question: &Question) -> Message {
     let mut answer = begin(&question.message);
     let policy = sandbox.policy();
-    let basis = match sandbox.judge(Some(&question.name), None, None, "dns") {
-        Ok(basis) => basis,
-        Err(refusal) => {
-            sandbox.block(refusal);
-            answer.metadata.response_code = ResponseCode::Refused;
-            return answer;
-        }
-    };
+    if let Err(refusal) = sandbox.judge(Some(&question.name), None, None, "dns") {
+        sandbox.block(refusal);
+        answer.metadata.response_code = ResponseCode::Refused;
+        return answer;
+    }
     if !forwarded(&policy, question.kind) {
         // The name is there, but has no such record.
         return answer;
@@ -180,7 +177,7 @@ async fn resolve(sandbox: &Sandbox, question: &Question) -> Message {
     match sandbox.world.resolver.lookup(&question.name, question.kind).await {
         Ok(records) => {
             let some = !records.is_empty();
-            let (left, refused) = filter(sandbox, question, basis, records);
+            let (left, refused) = filter(sandbox, question, records);
             if let Some(refusal) = refused
                 && some
                 && left.is_empty()
@@ -216,12 +213,7 @@ fn forwarded(policy: &Policy, kind: RecordType) -> bool {
 
 /// Takes forbidden addresses out, and remembers those that are given for a name which a rule allows. If no record that
 /// was asked for is left, nothing is.
-fn filter(
-    sandbox: &Sandbox,
-    question: &Question,
-    basis: Basis,
-    records: Vec<Record>,
-) -> (Vec<Record>, Option<Refusal>) {
+fn filter(sandbox: &Sandbox, question: &Question, records: Vec<Record>) -> (Vec<Record>, Option<Refusal>) {
     let mut refused = None;
     let mut allowed = |ip: IpAddr| match sandbox.judge(Some(&question.name), Some(ip), None, "dns") {
         Ok(_) => true,
@@ -237,7 +229,7 @@ fn filter(
     if !left.iter().any(|record| record.record_type() == question.kind) && refused.is_some() {
         left.clear();
     }
-    if basis == Basis::Named {
+    if sandbox.policy().is_named(Some(&question.name), None, None) {
         let name: Arc<str> = question.name.as_str().into();
         for ip in left.iter().filter_map(address) {
             sandbox.hand_out(ip, &name);

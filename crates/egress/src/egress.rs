@@ -12,6 +12,7 @@ use crate::{
     rule,
     sandbox::{Sandbox, lock},
     tcp, udp,
+    wall::{self, Wall},
     world::World,
 };
 
@@ -102,9 +103,14 @@ impl Egress {
             dns,
             proxy,
             conntrack,
+            firewall,
             transparent,
         } = doors;
         let serve = || -> io::Result<()> {
+            if let Some(socket) = firewall {
+                sandbox.set_wall(Wall::new(socket)?);
+                sandbox.spawn(wall::watch(Arc::clone(&sandbox)));
+            }
             sandbox.spawn(tcp::accept(Arc::clone(&sandbox), listener(proxy)?, proxy::serve));
             sandbox.spawn(dns::serve_udp(Arc::clone(&sandbox), Arc::new(Door::new(dns)?)));
             if transparent {
@@ -131,11 +137,15 @@ impl Attached {
     /// Replaces the rules. Connections that the new ones forbid end.
     pub fn set_policy(&self, policy: Policy) {
         self.sandbox.policy.send_replace(Arc::new(policy));
+        self.sandbox.raise_wall();
     }
 
     /// What was refused after refusal number `since`, oldest first, and the number of the newest refusal.
     #[must_use]
     pub fn blocked(&self, since: u64) -> (Vec<Blocked>, u64) {
+        if let Some(wall) = self.sandbox.wall() {
+            wall.look(&self.sandbox);
+        }
         lock(&self.sandbox.ring).since(since)
     }
 }

@@ -30,6 +30,13 @@ impl Handed {
         names.push((Arc::clone(name), now));
     }
 
+    /// All that is remembered.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (IpAddr, &Arc<str>)> {
+        self.known
+            .iter()
+            .flat_map(|(ip, names)| names.iter().map(|(name, _)| (*ip, name)))
+    }
+
     /// The names `ip` was handed out for, newest first.
     pub(crate) fn names(&self, ip: IpAddr, now: Instant) -> Vec<Arc<str>> {
         let fresh = |at: &Instant| now.saturating_duration_since(*at) < limits::HANDED_FOR;

@@ -37,6 +37,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod wall;
 mod web;
 mod world;
 

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// Bytes of the firewall's log that are read at once: some of its messages.
+pub(crate) const FIREWALL_LOG: usize = 16 << 10;
+/// Refused packets that are noted before others get their turn.
+pub(crate) const FIREWALL_READ: usize = 256;
 /// Rules in one list.
 pub(crate) const RULES: usize = 256;
 /// Length of a rule.

@@ -181,6 +181,25 @@ impl Policy {
         self.deny.iter().any(Rule::is_name) || self.within.as_ref().is_some_and(|operator| operator.denies_names())
     }
 
+    /// Ranges that rules allow, each with the port it is allowed for if that is one. Whether all rules together allow them is
+    /// another question.
+    pub(crate) fn allowed_nets(&self) -> Vec<(IpNet, Option<u16>)> {
+        let own = self.allow.iter().filter_map(|rule| Some((rule.net()?, rule.port)));
+        let operator = self.within.as_ref().map(|operator| operator.allowed_nets());
+        own.chain(operator.into_iter().flatten()).collect()
+    }
+
+    /// Ranges that a rule denies whatever the port, unless another allows a part of them.
+    pub(crate) fn denied_nets(&self) -> Vec<IpNet> {
+        let own = self
+            .deny
+            .iter()
+            .filter(|rule| rule.port.is_none())
+            .filter_map(|rule| rule.net());
+        let operator = self.within.as_ref().map(|operator| operator.denied_nets());
+        own.chain(operator.into_iter().flatten()).collect()
+    }
+
     /// Whether every name may be asked for, with every kind of record.
     pub(crate) fn open_names(&self) -> bool {
         (self.mode == Mode::Public || self.allow.iter().any(Rule::is_all))

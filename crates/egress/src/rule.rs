@@ -88,6 +88,14 @@ impl Rule {
         self.at(port) && (name.is_some_and(|name| self.names(name)) || ip.is_some_and(|ip| self.names_ip(ip)))
     }
 
+    /// The range it names.
+    pub(crate) fn net(&self) -> Option<IpNet> {
+        match self.target {
+            Target::Net(net) => Some(net),
+            _ => None,
+        }
+    }
+
     /// Whether it names an address, by range.
     pub(crate) fn names_ip(&self, ip: IpAddr) -> bool {
         matches!(&self.target, Target::Net(net) if net.contains(&name::canonical(ip)))

@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::Instant,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     limits,
     policy::{Basis, Denial, Policy},
     resolve,
+    wall::Wall,
     world::{Reserved, World},
 };
 
@@ -25,6 +26,7 @@ pub(crate) struct Sandbox {
     pub(crate) ring: Mutex<Ring>,
     pub(crate) queries: Arc<Semaphore>,
     handed: Mutex<Handed>,
+    wall: OnceLock<Wall>,
     connections: Arc<Semaphore>,
     stop: CancellationToken,
 }
@@ -57,6 +59,7 @@ impl Sandbox {
             ring: Mutex::default(),
             queries: Arc::new(Semaphore::new(limits::QUERIES)),
             handed: Mutex::default(),
+            wall: OnceLock::new(),
             connections: Arc::new(Semaphore::new(limits::CONNECTIONS)),
             stop: CancellationToken::new(),
         })
@@ -161,6 +164,34 @@ impl Sandbox {
     /// Remembers an answer to a name query.
     pub(crate) fn hand_out(&self, ip: IpAddr, name: &Arc<str>) {
         lock(&self.handed).add(ip, name, Instant::now());
+        if let Some(wall) = self.wall() {
+            wall.give(ip);
+        }
+    }
+
+    /// The firewall inside, if there is one.
+    pub(crate) fn wall(&self) -> Option<&Wall> {
+        self.wall.get()
+    }
+
+    /// Takes the firewall inside into use.
+    pub(crate) fn set_wall(&self, wall: Wall) {
+        // There is one socket to it, so this is the first.
+        let _ = self.wall.set(wall);
+        self.raise_wall();
+    }
+
+    /// Has the firewall inside follow the rules.
+    pub(crate) fn raise_wall(&self) {
+        let Some(wall) = self.wall() else { return };
+        let mut given: Vec<IpAddr> = {
+            let handed = lock(&self.handed);
+            let allowed = |(ip, name): &(IpAddr, &Arc<str>)| self.judge(Some(name), Some(*ip), None, "tcp").is_ok();
+            handed.all().filter(allowed).map(|(ip, _)| ip).collect()
+        };
+        given.sort_unstable();
+        given.dedup();
+        wall.follow(&self.world, &self.policy(), &given);
     }
 
     /// A name that this address was handed out for and that may be reached at it.

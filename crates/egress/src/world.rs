@@ -1,6 +1,7 @@
 //! What lies around all sandboxes of a server. Tests put a small one of their own in its place.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -37,6 +38,8 @@ pub(crate) struct World {
     pub(crate) operator: Option<Arc<Policy>>,
     /// Tells of an address whether it is no part of the internet.
     pub(crate) guard: Guard,
+    /// The addresses of this host.
+    pub(crate) own: fn() -> HashSet<IpAddr>,
     /// Tells where a redirected connection was meant to go.
     pub(crate) original: Original,
 }
@@ -53,6 +56,7 @@ impl World {
             private,
             operator: None,
             guard: Box::new(guard),
+            own: address::read,
             original: Box::new(original),
         }
     }

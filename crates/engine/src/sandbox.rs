@@ -203,7 +203,11 @@ impl Inner {
         }
         let mut fds = fds.into_iter();
         let (tcp, proxy) = (fds.next(), fds.next());
-        let conntrack = if transparent { fds.next() } else { None };
+        let (conntrack, firewall) = if transparent {
+            (fds.next(), fds.next())
+        } else {
+            (None, None)
+        };
         let (udp, dns) = (fds.next(), fds.next());
         let (Some(tcp), Some(proxy), Some(udp), Some(dns)) = (tcp, proxy, udp, dns) else {
             return Ok(Reach::Nothing);
@@ -214,6 +218,7 @@ impl Inner {
             dns,
             proxy,
             conntrack,
+            firewall,
             transparent,
         });
         Ok(if transparent { Reach::Transparent } else { Reach::Proxy })

@@ -21,6 +21,9 @@ pub struct Doors {
     pub proxy: OwnedFd,
     /// Netfilter's netlink socket of the namespace, to ask where a datagram was meant to go. Only where transparent.
     pub conntrack: Option<OwnedFd>,
+    /// Another such socket: the namespace's firewall is told on it what to refuse at once, and tells what it refused. Only
+    /// where transparent.
+    pub firewall: Option<OwnedFd>,
     /// Whether the sandbox's kernel leads every connection here. If not, programs must be told of the proxy.
     pub transparent: bool,
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Each crate of the workspace and the crates of the workspace that it may use.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     (
         "sandhold",
         &[
@@ -28,10 +28,11 @@ const EDGES: [(&str, &[&str]); 13] = [
         "sandhold-gateway",
         &["sandhold-egress", "sandhold-wire", "sandhold-runtime"],
     ),
-    ("sandhold-egress", &["sandhold-runtime"]),
+    ("sandhold-egress", &["sandhold-netlink", "sandhold-runtime"]),
     ("sandhold-runtime", &[]),
     ("sandhold-prove", &[]),
-    ("sandhold-engine", &["sandhold-runtime"]),
+    ("sandhold-engine", &["sandhold-netlink", "sandhold-runtime"]),
+    ("sandhold-netlink", &[]),
     ("sandhold-envd", &["sandhold-wire"]),
     ("sandhold-xtask", &["sandhold-mcp"]),
     ("sandhold-tests", &[]),

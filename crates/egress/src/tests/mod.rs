@@ -155,6 +155,7 @@ impl Net {
             dns.local_addr().unwrap(),
         );
         let doors = Doors {
+            firewall: None,
             tcp: OwnedFd::from(tcp),
             udp: udp.into(),
             dns: dns.into(),

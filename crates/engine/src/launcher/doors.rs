@@ -2,19 +2,19 @@
 //!
 //! The network namespace has no interface but `lo`. That gets one address of each family and the default routes, so that
 //! programs find a way to every address; rules of the namespace's own firewall turn what would leave to the sockets made
-//! here. The sandbox has no right over its network, so it cannot change them, and if it could, there is nothing behind
-//! them: the server holds the rules.
-//!
-//! What passes between programs of the sandbox is not tracked: a server under load would fill the kernel's table.
+//! here ([`sandhold_netlink::firewall`]). The sandbox has no right over its network, so it cannot change them, and if it
+//! could, there is nothing behind them: the server holds the rules.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, netlink, socket_with, sockopt};
+use sandhold_netlink::firewall::{Ports, table};
+use sandhold_netlink::{Attributes, Batch, CREATE};
 use sandhold_runtime::{DNS_PORT, PROXY_PORT, TCP_PORT, UDP_PORT};
 
-use super::netlink::{APPEND, Attributes, Batch, CREATE, open};
+use super::netlink::{open, tell};
 use crate::packet;
 
 /// The address of a sandbox on its loopback; of the range of carriers (RFC 6598), which no program takes for a neighbour.
@@ -48,8 +48,8 @@ fn make() -> Result<(u8, Vec<OwnedFd>), Errno> {
     let mut fds = vec![listener(TCP_PORT)?, listener(PROXY_PORT)?];
     // Without the firewall (a kernel that lacks nf_tables or a part of it) the name server has to be at its address.
     let (flag, names) = match turned {
-        Ok(conntrack) => {
-            fds.push(conntrack);
+        Ok(sockets) => {
+            fds.extend(sockets);
             (TRANSPARENT, anywhere(SocketType::DGRAM, DNS_PORT)?)
         }
         Err(_) => {
@@ -106,7 +106,7 @@ fn add_address(own: Ipv4Addr) -> Result<(), Errno> {
     let own = own.octets();
     let own = Attributes::default().with(2, &own).with(1, &own);
     batch.push_reported(NEW_ADDRESS, CREATE, &address(IPV4, 32, 0), &own);
-    batch.send(open(None)?, 1)
+    tell(open(None)?, &batch, 1)
 }
 
 /// Addresses and default routes. Where IPv6 is switched off, IPv4 alone has to do.
@@ -120,186 +120,33 @@ fn lead_out() -> Result<(), Errno> {
     let out = |source: &[u8]| Attributes::default().with(4, &LOOPBACK.to_ne_bytes()).with(7, source);
     let mut batch = Batch::default();
     batch.push_reported(NEW_ROUTE, CREATE, &route(IPV4, SCOPE_LINK), &out(&ADDRESS.octets()));
-    batch.send(&socket, 1)?;
+    tell(&socket, &batch, 1)?;
 
     let own = ADDRESS_V6.octets();
     let mut batch = Batch::default();
     let header = address(IPV6, 128, WITHOUT_DUPLICATE_DETECTION);
     batch.push_reported(NEW_ADDRESS, CREATE, &header, &Attributes::default().with(1, &own));
     batch.push_reported(NEW_ROUTE, CREATE, &route(IPV6, 0), &out(&own));
-    batch.send(&socket, 2).ok();
+    tell(&socket, &batch, 2).ok();
     Ok(())
 }
 
-/// The firewall's rules, and a socket to ask it where a datagram was meant to go.
-fn turn() -> Result<OwnedFd, Errno> {
-    let socket = open(Some(netlink::NETFILTER))?;
-    let (batch, reports) = rules();
-    batch.send(&socket, reports)?;
-    Ok(socket)
-}
-
-const TABLE: &str = "sandhold";
-/// `NFPROTO_INET`: both families.
-const INET: u8 = 1;
-
-/// What `nft` would write as
-///
-/// ```text
-/// table inet sandhold {
-///   chain local { type filter hook output priority raw;
-///     th sport 65001-65080 accept
-///     fib daddr type local notrack }
-///   chain out { type nat hook output priority dstnat;
-///     fib daddr type local accept
-///     meta l4proto tcp redirect to :65001
-///     th dport 53 redirect to :65053
-///     meta l4proto udp redirect to :65002 }
-/// }
-/// ```
-fn rules() -> (Batch, usize) {
-    const BEGIN: u16 = 0x10;
-    const END: u16 = 0x11;
-    const NEW_TABLE: u16 = 10 << 8;
-    const NEW_CHAIN: u16 = 10 << 8 | 3;
-    const NEW_RULE: u16 = 10 << 8 | 6;
-    const PRIORITY_RAW: i32 = -300;
-    const PRIORITY_DSTNAT: i32 = -100;
-    let begin = [0, 0, 0, 10];
-    let inet = [INET, 0, 0, 0];
-    let none = Attributes::default();
-
-    let mut batch = Batch::default();
-    batch.push(BEGIN, 0, &begin, &none);
-    batch.push(
-        NEW_TABLE,
-        CREATE,
-        &inet,
-        &Attributes::default().name(1, TABLE).number(2, 0),
-    );
-    for (name, kind, priority) in [("local", "filter", PRIORITY_RAW), ("out", "nat", PRIORITY_DSTNAT)] {
-        const OUTPUT: u32 = 3;
-        let hook = Attributes::default()
-            .number(1, OUTPUT)
-            .number(2, priority.cast_unsigned());
-        let chain = Attributes::default()
-            .name(1, TABLE)
-            .name(3, name)
-            .name(7, kind)
-            .nest(4, hook);
-        batch.push(NEW_CHAIN, CREATE, &inet, &chain);
+/// Puts up the firewall. The answer is two sockets: to ask it where a datagram was meant to go, and to fill its sets and hear
+/// what it refused.
+fn turn() -> Result<[OwnedFd; 2], Errno> {
+    let ports = Ports {
+        tcp: TCP_PORT,
+        udp: UDP_PORT,
+        dns: DNS_PORT,
+        all: (TCP_PORT, PROXY_PORT),
+    };
+    let sockets = [open(Some(netlink::NETFILTER))?, open(Some(netlink::NETFILTER))?];
+    if tell(&sockets[0], &table(ports, true), 1).is_err() {
+        // What failed may have left reports behind.
+        let fresh = open(Some(netlink::NETFILTER))?;
+        tell(&fresh, &table(ports, false), 1)?;
+        let [_, log] = sockets;
+        return Ok([fresh, log]);
     }
-    let doors = [
-        expression("payload", source_port()),
-        compare(GREATER_OR_EQUAL, &TCP_PORT.to_be_bytes()),
-        compare(LESS_OR_EQUAL, &PROXY_PORT.to_be_bytes()),
-        accept(),
-    ];
-    let local = |last| [to_local(), compare(EQUAL, &RTN_LOCAL.to_ne_bytes()), last];
-    let [l1, l2, l3] = local(expression("notrack", Attributes::default()));
-    let [o1, o2, o3] = local(accept());
-    let [t1, t2, t3, t4] = redirect(protocol(), &[TCP], TCP_PORT);
-    let [n1, n2, n3, n4] = redirect(
-        expression("payload", destination_port()),
-        &53u16.to_be_bytes(),
-        DNS_PORT,
-    );
-    let [u1, u2, u3, u4] = redirect(protocol(), &[UDP], UDP_PORT);
-    let rules: [(&str, Vec<Attributes>); 6] = [
-        ("local", doors.into()),
-        ("local", vec![l1, l2, l3]),
-        ("out", vec![o1, o2, o3]),
-        ("out", vec![t1, t2, t3, t4]),
-        ("out", vec![n1, n2, n3, n4]),
-        ("out", vec![u1, u2, u3, u4]),
-    ];
-    let last = rules.len() - 1;
-    for (index, (chain, expressions)) in rules.into_iter().enumerate() {
-        let list = expressions
-            .into_iter()
-            .fold(Attributes::default(), |list, expression| list.nest(1, expression));
-        let rule = Attributes::default().name(1, TABLE).name(2, chain).nest(4, list);
-        if index == last {
-            // Errors are always reported, success only where asked for: the first report is the answer for all.
-            batch.push_reported(NEW_RULE, CREATE | APPEND, &inet, &rule);
-        } else {
-            batch.push(NEW_RULE, CREATE | APPEND, &inet, &rule);
-        }
-    }
-    batch.push(END, 0, &begin, &none);
-    (batch, 1)
-}
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const RTN_LOCAL: u32 = 2;
-const EQUAL: u32 = 0;
-const LESS_OR_EQUAL: u32 = 3;
-const GREATER_OR_EQUAL: u32 = 5;
-/// The first register of nf_tables that holds a value; 0 is the verdict.
-const REGISTER: u32 = 1;
-
-fn expression(name: &str, data: Attributes) -> Attributes {
-    Attributes::default().name(1, name).nest(2, data)
-}
-
-/// Whether the destination is an address of this namespace.
-fn to_local() -> Attributes {
-    const BY_DESTINATION: u32 = 2;
-    const ADDRESS_TYPE: u32 = 3;
-    let data = Attributes::default()
-        .number(3, BY_DESTINATION)
-        .number(2, ADDRESS_TYPE)
-        .number(1, REGISTER);
-    expression("fib", data)
-}
-
-fn protocol() -> Attributes {
-    const L4PROTO: u32 = 16;
-    expression("meta", Attributes::default().number(2, L4PROTO).number(1, REGISTER))
-}
-
-fn source_port() -> Attributes {
-    transport(0)
-}
-
-fn destination_port() -> Attributes {
-    transport(2)
-}
-
-/// Two bytes of the transport header.
-fn transport(offset: u32) -> Attributes {
-    const TRANSPORT: u32 = 2;
-    Attributes::default()
-        .number(1, REGISTER)
-        .number(2, TRANSPORT)
-        .number(3, offset)
-        .number(4, 2)
-}
-
-fn compare(how: u32, value: &[u8]) -> Attributes {
-    let data = Attributes::default()
-        .number(1, REGISTER)
-        .number(2, how)
-        .nest(3, Attributes::default().with(1, value));
-    expression("cmp", data)
-}
-
-fn accept() -> Attributes {
-    const VERDICT: u32 = 0;
-    const ACCEPT: u32 = 1;
-    let verdict = Attributes::default().nest(2, Attributes::default().number(1, ACCEPT));
-    expression("immediate", Attributes::default().number(1, VERDICT).nest(2, verdict))
-}
-
-/// Turns what has `value` in what `load` loads to a port of the loopback.
-fn redirect(load: Attributes, value: &[u8], port: u16) -> [Attributes; 4] {
-    const PORT_GIVEN: u32 = 2;
-    let port = Attributes::default().with(1, &port.to_be_bytes());
-    [
-        load,
-        compare(EQUAL, value),
-        expression("immediate", Attributes::default().number(1, REGISTER).nest(2, port)),
-        expression("redir", Attributes::default().number(1, REGISTER).number(3, PORT_GIVEN)),
-    ]
+    Ok(sockets)
 }
