@@ -81,8 +81,6 @@ pub(crate) const CPU_SHARES_WAITING: u64 = 64;
 pub(crate) const CPU_WEIGHT_WAITING: u64 = 6;
 /// How often what sandboxes take of the processors is looked at.
 pub(crate) const FAIR_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
-/// The same while there are none.
-pub(crate) const FAIR_REST: std::time::Duration = std::time::Duration::from_millis(500);
 /// A sandbox that takes more of one processor than this waits for the others.
 pub(crate) const FAIR_BUSY: f64 = 0.75;
 /// One that takes less is calm.

@@ -44,6 +44,17 @@ pub(crate) struct CgroupLimits {
 }
 
 impl Cgroups {
+    /// Processor time of all sandboxes so far, in microseconds.
+    pub(crate) fn cpu_us(&self) -> Option<u64> {
+        match self.version {
+            Version::Two => field(self.folders.first().map(PathBuf::as_path), "cpu.stat", "usage_usec "),
+            Version::One => {
+                let folder = self.hierarchy("cpuacct").and_then(|index| self.folders.get(index));
+                number(folder.map(PathBuf::as_path), "cpuacct.usage").map(|ns| ns / 1000)
+            }
+        }
+    }
+
     /// What the launcher has to write for one sandbox.
     pub(crate) fn files(&self, limits: CgroupLimits) -> Vec<CgroupFile> {
         let mut files = Vec::new();
