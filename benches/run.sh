@@ -3,6 +3,7 @@
 # are met.
 #
 #   bash benches/run.sh [--quick]
+#   bash benches/run.sh --bombs              what a sandbox notices of another one that takes all it can get
 #   bash benches/run.sh --serve [--quick]    sandhold serve under load, and a large file beside nginx
 #
 # As root it installs bubblewrap, ripgrep, runc and zip from Debian; nginx is unpacked, not installed: its package starts a

@@ -1,7 +1,8 @@
 //! Prints, side by side and measured in one run: making a sandbox up to its first output by Sandhold's engine, by its
 //! whole MCP path, by bubblewrap and by runc with the same root; a command in a live sandbox against the bare host; MCP
-//! round trips; a search beside ripgrep, archives beside zip; how soon a server is known to listen; what idle sandboxes cost; what a
-//! sandbox notices of one that takes all it can get, which `--bombs` measures alone. With `--serve` instead: `sandhold serve` under load, and a large file beside nginx. Then which aims are met.
+//! round trips; a search beside ripgrep, archives beside zip; how soon a server is known to listen; what idle sandboxes
+//! cost; what a sandbox notices of one that takes all it can get, which `--bombs` measures alone. With `--serve` instead:
+//! `sandhold serve` under load, and a large file beside nginx. Then which aims are met.
 //!
 //! Every round measures each contender once, so that what else the machine does meets all of them.
 #![forbid(unsafe_code)]

@@ -14,6 +14,7 @@ use crate::cgroup::{self, Cgroups};
 use crate::config::EngineConfig;
 use crate::diagnose::Facts;
 use crate::etc::{self, BUNDLE};
+use crate::fair;
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
 use crate::launcher::message::{BUILD, Hello, Phase};
@@ -42,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) reach: OnceLock<Reach>,
     /// The launcher of now, and how many there were.
     link: tokio::sync::Mutex<(u64, Option<Arc<Link>>)>,
-    live: Mutex<HashMap<String, Weak<Inner>>>,
+    pub(crate) live: Mutex<HashMap<String, Weak<Inner>>>,
     names: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -94,6 +95,9 @@ impl Engine {
             names: Arc::default(),
         });
         shared.rehearse().await?;
+        if shared.cgroups.hierarchy("cpu").is_some() {
+            tokio::spawn(fair::look_after(Arc::downgrade(&shared)));
+        }
         shared.refill();
         Ok(Arc::new(Self { shared }))
     }

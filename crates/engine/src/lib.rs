@@ -35,6 +35,8 @@ mod engine;
 #[cfg(target_os = "linux")]
 mod etc;
 #[cfg(target_os = "linux")]
+mod fair;
+#[cfg(target_os = "linux")]
 mod ids;
 #[cfg(target_os = "linux")]
 mod init_image;

@@ -75,6 +75,19 @@ pub(crate) const QUEUE_BYTES: u64 = 819_200;
 /// The period of the processor quota, in microseconds.
 pub(crate) const CPU_PERIOD_US: u64 = 100_000;
 
+/// What a sandbox that waits for the others has of 1024 where the kernel cannot run it only when they do not want to.
+pub(crate) const CPU_SHARES_WAITING: u64 = 64;
+/// The same of 100.
+pub(crate) const CPU_WEIGHT_WAITING: u64 = 6;
+/// How often what sandboxes take of the processors is looked at.
+pub(crate) const FAIR_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+/// A sandbox that takes more of one processor than this waits for the others.
+pub(crate) const FAIR_BUSY: f64 = 0.75;
+/// One that takes less is calm.
+pub(crate) const FAIR_CALM: f64 = 0.4;
+/// Looks in a row at which it has to be calm before it need not wait any more.
+pub(crate) const FAIR_CALM_LOOKS: u32 = 10;
+
 /// A message between engine and launcher.
 pub(crate) const MESSAGE: usize = 64 << 10;
 /// What a child may write about its failure or its phases.

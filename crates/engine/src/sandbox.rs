@@ -140,6 +140,11 @@ impl Inner {
         Ok(inner)
     }
 
+    /// Its control groups.
+    pub(crate) fn cgroups(&self) -> &SandboxCgroups {
+        &self.cgroups
+    }
+
     /// The id it is known by.
     pub(crate) fn id(&self) -> &str {
         self.id.get().unwrap_or(&self.folder)

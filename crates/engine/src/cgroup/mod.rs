@@ -1,5 +1,9 @@
 //! Control groups: what limits and counts a sandbox where the host lets us.
 //!
+//! All sandboxes of a server together weigh on the processors as one process of the host's does: their folder keeps the
+//! weight that the kernel gives it, and each thread of the server has as much. What one sandbox takes from another is
+//! `fair`'s matter.
+//!
 //! Each server has one folder in each hierarchy it uses ([`detect()`]), each sandbox one below it. The launcher makes them
 //! (it must do so between the engine's request and the fork), the engine reads, freezes and removes them; whichever
 //! survives the other removes what is left, and the next server sweeps after both (`sweep`).
@@ -17,7 +21,7 @@ use rustix::io::Errno;
 use sandhold_runtime::{Met, Usage};
 
 use crate::launcher::message::CgroupFile;
-use crate::limits::{CPU_PERIOD_US, FREEZE_DEADLINE_MS, REMOVE_TRIES};
+use crate::limits::{CPU_PERIOD_US, CPU_SHARES_WAITING, CPU_WEIGHT_WAITING, FREEZE_DEADLINE_MS, REMOVE_TRIES};
 
 pub(crate) use detect::{Cgroups, detect};
 
@@ -40,6 +44,17 @@ pub(crate) struct CgroupLimits {
 }
 
 impl Cgroups {
+    /// Processor time of all sandboxes so far, in microseconds.
+    pub(crate) fn cpu_us(&self) -> Option<u64> {
+        match self.version {
+            Version::Two => field(self.folders.first().map(PathBuf::as_path), "cpu.stat", "usage_usec "),
+            Version::One => {
+                let folder = self.hierarchy("cpuacct").and_then(|index| self.folders.get(index));
+                number(folder.map(PathBuf::as_path), "cpuacct.usage").map(|ns| ns / 1000)
+            }
+        }
+    }
+
     /// What the launcher has to write for one sandbox.
     pub(crate) fn files(&self, limits: CgroupLimits) -> Vec<CgroupFile> {
         let mut files = Vec::new();
@@ -151,22 +166,44 @@ impl SandboxCgroups {
         }
     }
 
+    /// Processor time of the processes so far, in microseconds.
+    pub(crate) fn cpu_us(&self) -> Option<u64> {
+        let folder = self.cpu_time.as_deref();
+        match self.version {
+            Version::Two => field(folder, "cpu.stat", "usage_usec "),
+            Version::One => number(folder, "cpuacct.usage").map(|ns| ns / 1000),
+        }
+    }
+
+    /// Whether the processes run only when those of no other sandbox want to. What the kernel refuses stays as it is.
+    pub(crate) fn set_waiting(&self, waits: bool) {
+        let Some(folder) = &self.cpu else { return };
+        // Going back to 0 brings the usual weight back, too.
+        if std::fs::write(folder.join("cpu.idle"), if waits { "1" } else { "0" }).is_ok() {
+            return;
+        }
+        // Before Linux 5.15.
+        let (file, usual, waiting) = match self.version {
+            Version::Two => ("cpu.weight", 100, CPU_WEIGHT_WAITING),
+            Version::One => ("cpu.shares", 1024, CPU_SHARES_WAITING),
+        };
+        let weight = if waits { waiting } else { usual };
+        if let Err(error) = std::fs::write(folder.join(file), weight.to_string()) {
+            tracing::debug!(folder = %folder.display(), %error, "a sandbox's part of the processors was not changed");
+        }
+    }
+
     /// What the processes use. `None` where nothing counts it.
     pub(crate) fn usage(&self) -> Option<Usage> {
         let memory = self.memory.as_deref();
-        let cpu = self.cpu_time.as_deref();
-        let (memory_bytes, cache_bytes, cpu_us) = match self.version {
-            Version::Two => (
-                number(memory, "memory.current"),
-                field(memory, "memory.stat", "file "),
-                field(cpu, "cpu.stat", "usage_usec "),
-            ),
+        let (memory_bytes, cache_bytes) = match self.version {
+            Version::Two => (number(memory, "memory.current"), field(memory, "memory.stat", "file ")),
             Version::One => (
                 number(memory, "memory.usage_in_bytes"),
                 field(memory, "memory.stat", "total_cache "),
-                number(cpu, "cpuacct.usage").map(|ns| ns / 1000),
             ),
         };
+        let cpu_us = self.cpu_us();
         let pids = number(self.pids.as_deref(), "pids.current");
         if memory_bytes.is_none() && cpu_us.is_none() && pids.is_none() {
             return None;

@@ -97,6 +97,13 @@ async fn processes_are_counted() {
         output.to_lowercase().contains("fork") || output.contains("Resource temporarily"),
         "{output}"
     );
+    // Where nothing counts processes the daemon's own limit held.
+    if let Ok(usage) = sandbox.usage().await
+        && let Some(times) = usage.met.pids
+    {
+        assert!(times > 0, "it was counted");
+        assert_eq!(usage.met.memory, Some(0), "and nothing else was");
+    }
     let told = sh(&*sandbox, USER, "echo alive").await;
     assert_eq!(told, (0, "alive\n".to_owned()), "the sandbox goes on");
 }
@@ -127,6 +134,9 @@ async fn memory_is_limited_and_the_sandbox_survives() {
     let (_, output) = sh(&*sandbox, USER, &hog(300)).await;
     assert_ne!(output.trim(), (300 * MIB).to_string(), "300 MiB fitted into 64");
     assert_eq!(out(&*sandbox, USER, "echo alive").await, "alive");
+    let met = sandbox.usage().await.unwrap().met;
+    assert!(met.memory.is_some_and(|times| times > 0), "it was counted: {met:?}");
+    assert_eq!(met.pids, Some(0), "and nothing else was");
 }
 
 #[tokio::test]

@@ -111,6 +111,14 @@ pub(super) fn line(job: &Job, status: &Status) -> String {
     stands(status, job.duration())
 }
 
+/// The same, with the limit of its sandbox that it met.
+pub(super) fn how(job: &Job, status: &Status) -> String {
+    match limit(job) {
+        Some(met) => format!("{}; {}", line(job, status), met.message),
+        None => line(job, status),
+    }
+}
+
 /// One line on how a job stands that ran so long.
 pub(super) fn stands(status: &Status, ran: Duration) -> String {
     let took = seconds(ran.as_millis());

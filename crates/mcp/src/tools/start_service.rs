@@ -288,7 +288,7 @@ async fn failed(target: &Target, job: &Arc<Job>, port: u16, late: Option<(Readin
     let error = match late {
         Some((seen, timeout)) => still_silent(job, port, seen, timeout, &listening),
         None => {
-            let how = job_report::line(job, &status);
+            let how = job_report::how(job, &status);
             let message = format!("the command ended before anything answered on port {port}: {how}");
             let taker = listening
                 .iter()

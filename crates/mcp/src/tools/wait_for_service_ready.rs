@@ -128,7 +128,7 @@ async fn failed(target: &Target, port: u16) -> Arc<Job> {
 
 fn told(job: &Job, port: u16) -> ToolError {
     let status = job.look(|p| p.status.clone());
-    let how = job_report::line(job, &status);
+    let how = job_report::how(job, &status);
     let head = format!("job {} ended before anything answered on port {port}: {how}", job.id);
     ToolError::new(
         "service_failed",
