@@ -165,6 +165,11 @@ impl Target {
         self.handle.sandbox.commands()
     }
 
+    /// Whether its provider is in this process: a question costs next to nothing.
+    pub(crate) fn is_near(&self) -> bool {
+        self.tenant.client().provider() == "local"
+    }
+
     /// What its network refused within this time, where the provider tells. Never an error, never long: it is an aside.
     pub(crate) async fn blocked(&self, within: Duration) -> Vec<BlockedConnection> {
         let client = self.tenant.client();

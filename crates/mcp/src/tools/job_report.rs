@@ -20,10 +20,10 @@ pub(super) struct Shown {
     pub(super) truncated: bool,
 }
 
-/// What the network refused while the job ran. Asked for only where something seems to have gone wrong.
+/// What the network refused while the job ran. Over a network it is asked for only where something seems to have gone wrong.
 pub(super) async fn blocked(job: &Job) -> Vec<Blocked> {
     let quiet = job.look(|p| matches!(&p.status, Status::Done(exit) if exit.exit_code == 0) && p.stderr.total() == 0);
-    if quiet {
+    if quiet && !job.target.is_near() {
         return Vec::new();
     }
     let blocked = job.target.blocked(job.started.elapsed()).await;
