@@ -20,14 +20,14 @@ use axum::{
 use futures::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use sandhold_gateway::{CapRules, Gateway, GatewayConfig};
-
-use crate::hostile::Hostile;
 use sandhold_runtime::{Isolation, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Stream, Usage};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::watch,
     task::AbortHandle,
 };
+
+use crate::hostile::Hostile;
 
 pub(crate) struct FakeRuntime {
     pub(crate) version: String,
