@@ -23,6 +23,35 @@ pub(crate) fn run() -> ExitCode {
         // How an init program can go wrong.
         b"exit" => return ExitCode::from(3),
         b"silent" => std::thread::sleep(std::time::Duration::from_secs(60)),
+        b"empty" => drop(send(control, b"", SendFlags::NOSIGNAL)),
+        b"garbage" => drop(send(control, &[0xff; 4096], SendFlags::NOSIGNAL)),
+        // It answers and never takes a connection.
+        b"deaf" => {
+            let _ = send(control, b"ready", SendFlags::NOSIGNAL);
+            std::thread::sleep(std::time::Duration::from_secs(600));
+        }
+        // It answers for ever, with a descriptor each time.
+        b"endless" => {
+            let file = std::fs::File::open("/").expect("a folder");
+            std::thread::spawn(move || {
+                loop {
+                    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                    let mut rights = rustix::net::SendAncillaryBuffer::new(&mut space);
+                    let fds = [std::os::fd::AsFd::as_fd(&file)];
+                    rights.push(rustix::net::SendAncillaryMessage::ScmRights(&fds));
+                    let said = [std::io::IoSlice::new(b"ready")];
+                    if rustix::net::sendmsg(control, &said, &mut rights, SendFlags::NOSIGNAL).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        // It lets go of the socket and lives on.
+        b"gone" => {
+            let _ = send(control, b"ready", SendFlags::NOSIGNAL);
+            let _ = rustix::net::shutdown(control, rustix::net::Shutdown::Both);
+            std::thread::sleep(std::time::Duration::from_secs(600));
+        }
         b"huge" => drop(send(control, &vec![b'x'; 150 << 10], SendFlags::NOSIGNAL)),
         _ => drop(send(control, b"ready", SendFlags::NOSIGNAL)),
     }

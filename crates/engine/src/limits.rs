@@ -105,6 +105,8 @@ pub(crate) const NAME: usize = 63;
 pub(crate) const BOOT_DEADLINE_S: u64 = 10;
 /// How long the launcher may take to get ready, in seconds.
 pub(crate) const LAUNCHER_DEADLINE_S: u64 = 10;
+/// Seconds until an init program must have room for another connection.
+pub(crate) const CONNECT_DEADLINE_S: u64 = 10;
 /// How long a kill waits for the kernel to end the processes, in seconds, before it is logged as stuck.
 pub(crate) const KILL_DEADLINE_S: u64 = 10;
 /// How often a cgroup's removal is tried; the pauses double from 200 µs to 50 ms, 1.5 s in all.

@@ -34,7 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use crate::cgroup::{SandboxCgroups, remove_pause};
 use crate::ids::{IdPool, Lease};
 use crate::launcher::doors::{FAILED, TRANSPARENT};
-use crate::limits::{BOOT_MESSAGE, KILL_DEADLINE_S, REMOVE_TRIES};
+use crate::limits::{BOOT_MESSAGE, CONNECT_DEADLINE_S, KILL_DEADLINE_S, REMOVE_TRIES};
 use crate::link::Link;
 use crate::packet;
 use crate::sys;
@@ -362,16 +362,23 @@ impl Sandbox for LocalSandbox {
             None,
         );
         let (own, theirs) = pair.map_err(|error| failed(error.into()))?;
-        let sent = self
-            .inner
-            .control
-            .async_io(Interest::WRITABLE, |control| {
-                match packet::send_bytes(control, &[CONNECTION], &[&theirs]) {
-                    Err(error) => Err(io::Error::from(error)),
-                    Ok(()) => Ok(()),
-                }
-            })
-            .await;
+        let crowded = || {
+            RuntimeError::Exhausted(format!(
+                "sandbox {} does not accept its connections, too many are waiting",
+                self.inner.id()
+            ))
+        };
+        let sent = self.inner.control.async_io(Interest::WRITABLE, |control| {
+            match packet::send_bytes(control, &[CONNECTION], &[&theirs]) {
+                Err(error) => Err(io::Error::from(error)),
+                Ok(()) => Ok(()),
+            }
+        });
+        // One that takes no connections leaves no room for more.
+        let deadline = Duration::from_secs(CONNECT_DEADLINE_S);
+        let Ok(sent) = tokio::time::timeout(deadline, sent).await else {
+            return Err(crowded());
+        };
         match sent {
             Ok(()) => {}
             Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PIPE | Errno::CONNRESET)) => {
@@ -379,13 +386,7 @@ impl Sandbox for LocalSandbox {
                 self.inner.end("its first process ended");
                 return Err(RuntimeError::Ended(self.inner.ended().await));
             }
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOMANYREFS) => {
-                let what = format!(
-                    "sandbox {} does not accept its connections, too many are waiting",
-                    self.inner.id()
-                );
-                return Err(RuntimeError::Exhausted(what));
-            }
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOMANYREFS) => return Err(crowded()),
             Err(error) => return Err(failed(error)),
         }
         let stream = UnixStream::from_std(std::os::unix::net::UnixStream::from(own)).map_err(failed)?;

@@ -8,6 +8,7 @@ mod suite {
     mod contract;
     mod ends;
     mod filter;
+    mod hostile;
     mod isolation;
     mod limits;
     mod spares;

@@ -35,7 +35,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     entry::Entry,
-    limits::{POOL_IDLE, POOL_PER_PORT, TUNNEL_HEAD},
+    limits::{POOL_IDLE, POOL_PER_PORT, TUNNEL_HEAD, TUNNEL_TIME},
     owner::Owner,
     route::text,
     sandboxes::Sandboxes,
@@ -263,6 +263,8 @@ enum ConnectError {
     Io(#[source] std::io::Error),
     #[error("the daemon refused the tunnel")]
     Refused,
+    #[error("the daemon did not answer within {} s", TUNNEL_TIME.as_secs())]
+    Late,
 }
 
 impl tower::Service<Uri> for Connector {
@@ -284,7 +286,9 @@ impl tower::Service<Uri> for Connector {
             let runtime = entry.runtime().ok_or(ConnectError::NoSandbox)?;
             let mut stream = runtime.connect().await.map_err(ConnectError::Daemon)?;
             if port != ENVD_PORT {
-                tunnel(&mut stream, port, entry.recipe.token.as_deref()).await?;
+                let asked = tunnel(&mut stream, port, entry.recipe.token.as_deref());
+                let answered = tokio::time::timeout(TUNNEL_TIME, asked).await;
+                answered.unwrap_or(Err(ConnectError::Late))?;
             }
             Ok(Wire(TokioIo::new(stream)))
         })

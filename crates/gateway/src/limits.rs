@@ -16,6 +16,8 @@ pub const STORE_BUSY: Duration = Duration::from_secs(5);
 pub const TOKEN_BYTES: usize = 32;
 /// The answer of a sandbox's daemon to the tunnel request, in bytes.
 pub const TUNNEL_HEAD: usize = 8 << 10;
+/// How long it may take to answer that.
+pub const TUNNEL_TIME: Duration = Duration::from_secs(10);
 /// How many sandboxes are ended at once when the server stops.
 pub const SHUTDOWN_PARALLEL: usize = 64;
 /// Bytes that the files of all paused sandboxes of one home may take together.

@@ -55,7 +55,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
         let asked = if tried.facts.only.is_empty() {
             vector.kind == Kind::Plain
         } else {
-            tried.facts.only.iter().any(|id| *id == vector.id)
+            tried.facts.only.contains(&vector.id)
         };
         if !asked {
             continue;

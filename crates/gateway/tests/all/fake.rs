@@ -27,6 +27,8 @@ use tokio::{
     task::AbortHandle,
 };
 
+use crate::hostile::Hostile;
+
 pub(crate) struct FakeRuntime {
     pub(crate) version: String,
     pub(crate) killed: Arc<AtomicUsize>,
@@ -94,10 +96,16 @@ impl Runtime for FakeRuntime {
         if spec.template != "base" {
             return Err(RuntimeError::UnknownTemplate(spec.template));
         }
+        let boot: serde_json::Value = serde_json::from_slice(&spec.boot).unwrap();
+        let hostile = boot["envs"]["HOSTILE"].as_str().and_then(Hostile::named);
+        let said = boot["envs"]["BOOT"].as_str().map(|said| said.as_bytes().to_vec());
         Ok(Arc::new(FakeSandbox {
-            answer: serde_json::json!({"version": self.version, "warnings": ["missing programs: curl"]})
-                .to_string()
-                .into_bytes(),
+            hostile,
+            answer: said.unwrap_or_else(|| {
+                serde_json::json!({"version": self.version, "warnings": ["missing programs: curl"]})
+                    .to_string()
+                    .into_bytes()
+            }),
             ended: watch::Sender::new(false),
             tasks: Mutex::default(),
             killed: self.killed.clone(),
@@ -109,6 +117,8 @@ impl Runtime for FakeRuntime {
 }
 
 struct FakeSandbox {
+    /// How its daemon treats whoever connects.
+    hostile: Option<Hostile>,
     answer: Vec<u8>,
     ended: watch::Sender<bool>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -129,6 +139,11 @@ impl Sandbox for FakeSandbox {
             return Err(RuntimeError::Ended("killed".into()));
         }
         let (ours, theirs) = tokio::io::duplex(64 << 10);
+        if let Some(hostile) = self.hostile {
+            let task = tokio::spawn(hostile.serve(theirs));
+            self.tasks.lock().unwrap().push(task.abort_handle());
+            return Ok(Box::new(ours));
+        }
         self.tasks
             .lock()
             .unwrap()

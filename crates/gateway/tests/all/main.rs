@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod fake;
+mod hostile;
 mod keeping;
 mod owners;
 mod telling;

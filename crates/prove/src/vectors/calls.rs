@@ -136,7 +136,7 @@ pub(super) fn vectors() -> Vec<Listed> {
         "chroot-escape",
         "climb out by chroot and read a file of the host",
         "it is not there",
-        |tried| climb(tried),
+        climb,
     ));
     all.push(Listed::new(
         4,

@@ -92,7 +92,7 @@ pub(super) fn vectors() -> Vec<Listed> {
             "host-users",
             "see the host's users",
             "/etc/passwd is another",
-            |tried| host_users(tried),
+            host_users,
         ),
         Listed::new(
             11,

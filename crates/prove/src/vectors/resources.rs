@@ -47,13 +47,15 @@ pub(super) fn vectors() -> Vec<Listed> {
             let mut kept = Vec::new();
             many(if few { FEW } else { TERMINALS }, || {
                 let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
-                Ok(kept.push(rustix::pty::openpt(flags)?))
+                kept.push(rustix::pty::openpt(flags)?);
+                Ok(())
             })
         }),
         bomb("inotify-bomb", "use up the watches", "EMFILE", |_, few| {
             let mut kept = Vec::new();
             many(if few { FEW } else { WATCHES }, || {
-                Ok(kept.push(rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?))
+                kept.push(rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?);
+                Ok(())
             })
         }),
         bomb("memory-bomb", "use up the memory", "killed, or ENOMEM", memory),
