@@ -14,9 +14,10 @@ use crate::cgroup::CgroupLimits;
 use crate::diagnose::Facts;
 use crate::engine::Shared;
 use crate::ids::Lease;
-use crate::launcher::message::{Create, Phase, Status};
+use crate::launcher::message::{Create, Phase, Status, Way};
 use crate::limits::{BOOT_DEADLINE_S, STATUS, shm_bytes};
 use crate::link::Born;
+use crate::private::Size;
 use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Taken};
 use crate::spec::Limits;
 use crate::sys::watch;
@@ -74,6 +75,7 @@ impl Shared {
         let born = match link.create(create, fds).await {
             Some(Ok(born)) => born,
             Some(Err(failure)) => {
+                self.remove_private(&order.spec.id).await;
                 self.ids.release(&lease);
                 // What the child itself said is nearer to the cause than what the launcher saw of its end.
                 let told = read_status(&status).into_iter().find_map(|status| match status {
@@ -85,6 +87,7 @@ impl Shared {
             None => {
                 // If it was born, it died with the launcher.
                 sandbox::remove(&self.cgroups.of(&order.spec.id), &order.spec.id).await;
+                self.remove_private(&order.spec.id).await;
                 self.ids.release(&lease);
                 let what = "the launcher process ended while it made the sandbox; try again";
                 return Err(RuntimeError::failed(
@@ -105,6 +108,11 @@ impl Shared {
             ids: Arc::clone(&self.ids),
             lease,
             folder,
+            private: self.private.clone(),
+            most: Size {
+                bytes: order.limits.disk_bytes,
+                files: order.limits.inodes,
+            },
         };
         let cgroups = self.cgroups.of(&order.spec.id);
         let inner = Inner::adopt(order.spec.id.clone(), (pid, pidfd), control, cgroups, holdings)
@@ -118,6 +126,15 @@ impl Shared {
             status,
             phases,
         })
+    }
+
+    /// Removes the private folder of a sandbox whose processes have ended.
+    async fn remove_private(&self, name: &str) {
+        if let Some(private) = self.private.clone() {
+            let name = name.to_owned();
+            // Fails only when the runtime ends, and the folder with it.
+            let _ = tokio::task::spawn_blocking(move || private.remove(&name)).await;
+        }
     }
 
     /// Waits for the answer of a first process that was sent its boot message.
@@ -136,9 +153,11 @@ impl Shared {
         let waiting = Instant::now();
         let deadline = Duration::from_secs(BOOT_DEADLINE_S).saturating_sub(begun.elapsed());
         let told = async {
-            // The doors come first, and from our own code.
-            let reach = inner.receive_doors().await?;
-            self.reach.get_or_init(|| reach);
+            if self.way == Way::Namespaces {
+                // The doors come first, and from our own code.
+                let reach = inner.receive_doors().await?;
+                self.reach.get_or_init(|| reach);
+            }
             inner.boot_answer().await
         };
         let answer = match tokio::time::timeout(deadline, told).await {
@@ -180,6 +199,9 @@ impl Shared {
 
     fn request(&self, request: u64, order: &Order, lease: &Lease, claim: bool) -> Create {
         let Order { spec, limits, .. } = order;
+        let plain = self.way != Way::Namespaces;
+        let counted = !plain || self.ids.can_switch_user();
+        let no_memory = self.cgroups.hierarchy("memory").is_none();
         let cgroup = CgroupLimits {
             memory_bytes: limits.memory_bytes,
             pids: limits.pids,
@@ -195,8 +217,10 @@ impl Shared {
             disk_bytes: limits.disk_bytes,
             shm_bytes: shm_bytes(limits.memory_bytes),
             inodes: limits.inodes,
-            max_processes: self.cgroups.hierarchy("pids").is_none().then_some(limits.pids),
-            max_file: self.cgroups.hierarchy("memory").is_none().then_some(limits.disk_bytes),
+            // Of a user id that others have, too, theirs would count.
+            max_processes: (counted && self.cgroups.hierarchy("pids").is_none()).then_some(limits.pids),
+            max_file: (plain || no_memory).then_some(limits.disk_bytes),
+            max_data: (plain && no_memory).then_some(limits.memory_bytes),
             open_files: limits.open_files,
             exec: order.exec,
             trace: order.trace,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use sandhold_runtime::{Isolation, Reach, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
+use sandhold_runtime::{Isolation, Level, Reach, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::birth::Order;
@@ -16,9 +16,11 @@ use crate::diagnose::Facts;
 use crate::etc::{self, BUNDLE};
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
-use crate::launcher::message::{BUILD, Hello, Phase};
+use crate::landlock::Fence;
+use crate::launcher::message::{BUILD, Hello, Phase, Way};
 use crate::limits::BOOT_MESSAGE;
 use crate::link::{Link, LinkError};
+use crate::private::ServerFolder;
 use crate::sandbox::{Inner, LocalSandbox, Name, Taken};
 use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
@@ -37,6 +39,10 @@ pub(crate) struct Shared {
     slots: Arc<Semaphore>,
     pub(crate) defaults: Limits,
     pub(crate) spares: Spares,
+    /// How the launcher makes sandboxes.
+    pub(crate) way: Way,
+    /// Where sandboxes without a root file system of their own keep their files.
+    pub(crate) private: Option<Arc<ServerFolder>>,
     info: RuntimeInfo,
     /// How far the first sandbox's connections were led out, which is the rehearsal's.
     pub(crate) reach: OnceLock<Reach>,
@@ -61,16 +67,21 @@ impl Engine {
     /// As [`Engine::start`], with the init program at hand, or without one to see how far this machine would get.
     pub(crate) async fn set_up(config: EngineConfig, init: Option<OwnedFd>) -> Result<Arc<Self>, RuntimeError> {
         let defaults = Limits::check(&config.defaults, &Limits::default())?;
+        let held = Held::by(&config).await?;
+        let way = held.way;
         let cgroups = tokio::task::spawn_blocking(cgroup::detect)
             .await
             .map_err(|error| RuntimeError::failed("looking for cgroups", error))?;
         let guard = RemoveCgroups(&cgroups);
-        let (mut ids, mut warnings) = IdPool::detect();
-        let link = match start_link(1, &config, init.as_ref(), &cgroups, &ids).await {
+        let (mut ids, mut warnings) = match way {
+            Way::Namespaces => IdPool::detect(),
+            Way::Fenced(fence) => (IdPool::plain(), fence.warnings()),
+        };
+        let link = match start_link(1, &config, &held, init.as_ref(), &cgroups, &ids).await {
             Err(LinkError::SubIds(said)) => {
                 ids = ids.into_single();
                 warnings.push(single_warning(&said));
-                start_link(1, &config, init.as_ref(), &cgroups, &ids).await
+                start_link(1, &config, &held, init.as_ref(), &cgroups, &ids).await
             }
             other => other,
         };
@@ -78,7 +89,7 @@ impl Engine {
         std::mem::forget(guard);
         warnings.extend(cgroups.warnings.iter().cloned());
         warnings.extend(link.facts.warnings.iter().cloned());
-        let info = describe(&ids, &cgroups, &defaults, warnings);
+        let info = describe(way, &ids, &cgroups, &defaults, warnings);
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(config.max_sandboxes)),
             config,
@@ -87,6 +98,8 @@ impl Engine {
             ids: Arc::new(ids),
             defaults,
             spares: Spares::default(),
+            way,
+            private: held.private,
             info,
             reach: OnceLock::new(),
             link: tokio::sync::Mutex::new((1, Some(link))),
@@ -189,15 +202,52 @@ impl Runtime for Engine {
     }
 }
 
+/// How sandboxes are held, and what that needs on the host.
+struct Held {
+    way: Way,
+    private: Option<Arc<ServerFolder>>,
+}
+
+impl Held {
+    /// As the configuration asks.
+    async fn by(config: &EngineConfig) -> Result<Self, RuntimeError> {
+        let way = match config.isolation {
+            Level::Namespaces => Way::Namespaces,
+            Level::Landlock => Way::Fenced(Fence::detect()?),
+            Level::Gvisor => {
+                return Err(RuntimeError::Unsupported(
+                    "the level gvisor is not there yet; use --isolation namespaces".to_owned(),
+                ));
+            }
+        };
+        let private = match way {
+            Way::Namespaces => None,
+            Way::Fenced(_) => {
+                let made = tokio::task::spawn_blocking(ServerFolder::make).await;
+                let made = made.unwrap_or_else(|error| Err(error.into()));
+                let what = "making the folder of the sandboxes' files in /var/tmp";
+                Some(Arc::new(made.map_err(|error| RuntimeError::failed(what, error))?))
+            }
+        };
+        Ok(Self { way, private })
+    }
+}
+
 async fn start_link(
     number: u64,
     config: &EngineConfig,
+    held: &Held,
     init: Option<&OwnedFd>,
     cgroups: &Cgroups,
     ids: &IdPool,
 ) -> Result<Arc<Link>, LinkError> {
     let hello = Hello {
         build: BUILD.to_owned(),
+        way: held.way,
+        private: held
+            .private
+            .as_ref()
+            .map_or_else(String::new, |folder| folder.path().to_string_lossy().into_owned()),
         ids: ids.source,
         template: BASE.to_owned(),
         cgroups: cgroups
@@ -209,7 +259,8 @@ async fn start_link(
         init_args: config.init_args.clone(),
         programs: config.programs.clone(),
     };
-    Link::start(number, &config.launcher, &hello, init, ids.sub_ids.clone()).await
+    let gifts: Vec<&OwnedFd> = held.private.iter().map(|folder| folder.fd()).chain(init).collect();
+    Link::start(number, &config.launcher, &hello, &gifts, ids.sub_ids.clone()).await
 }
 
 fn explain(error: LinkError) -> RuntimeError {
@@ -219,16 +270,22 @@ fn explain(error: LinkError) -> RuntimeError {
     }
 }
 
-fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<String>) -> RuntimeInfo {
-    let detail = format!(
-        "own user, mount, process, network, IPC, UTS, cgroup and time namespaces; {}; {}; system call allow-list, no new \
-         privileges",
-        ids.describe(),
-        cgroups.describe(),
-    );
+fn describe(way: Way, ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<String>) -> RuntimeInfo {
+    let (level, detail) = match way {
+        Way::Namespaces => (
+            Level::Namespaces,
+            format!(
+                "own user, mount, process, network, IPC, UTS, cgroup and time namespaces; {}; {}; system call allow-list, \
+                 no new privileges",
+                ids.describe(),
+                cgroups.describe(),
+            ),
+        ),
+        Way::Fenced(fence) => (Level::Landlock, format!("{}; {}", fence.describe(), cgroups.describe())),
+    };
     RuntimeInfo {
         isolation: Isolation {
-            level: "namespaces".to_owned(),
+            level: level.name().to_owned(),
             detail,
             warnings,
         },
@@ -239,7 +296,7 @@ fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<St
         reach: Reach::Nothing,
         ca_bundle: etc::bundle().map(|_| format!("/etc/{BUNDLE}")),
         can_freeze: cgroups.hierarchy("freezer").is_some(),
-        can_switch_user: ids.can_switch_user(),
+        can_switch_user: way == Way::Namespaces && ids.can_switch_user(),
     }
 }
 
@@ -286,9 +343,20 @@ impl Shared {
         }
         current.0 += 1;
         tracing::info!(number = current.0, "starting another launcher");
-        let link = start_link(current.0, &self.config, self.init.as_ref(), &self.cgroups, &self.ids)
-            .await
-            .map_err(explain)?;
+        let held = Held {
+            way: self.way,
+            private: self.private.clone(),
+        };
+        let link = start_link(
+            current.0,
+            &self.config,
+            &held,
+            self.init.as_ref(),
+            &self.cgroups,
+            &self.ids,
+        )
+        .await
+        .map_err(explain)?;
         current.1 = Some(Arc::clone(&link));
         Ok(link)
     }

@@ -21,8 +21,9 @@ mod config;
 pub mod limits;
 mod probe;
 
-pub use config::{EngineConfig, InitProgram, IsolationRequest};
+pub use config::{EngineConfig, InitProgram};
 pub use probe::{ProbeItem, ProbeReport};
+pub use sandhold_runtime::Level;
 
 #[cfg(target_os = "linux")]
 mod birth;
@@ -39,11 +40,15 @@ mod ids;
 #[cfg(target_os = "linux")]
 mod init_image;
 #[cfg(target_os = "linux")]
+mod landlock;
+#[cfg(target_os = "linux")]
 mod launcher;
 #[cfg(target_os = "linux")]
 mod link;
 #[cfg(target_os = "linux")]
 mod packet;
+#[cfg(target_os = "linux")]
+mod private;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]

@@ -10,8 +10,9 @@ use rustix::fs::{Access, Mode};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use sandhold_wire::boot::{BootReady, BootSpec, CONTROL_FD};
+use sandhold_wire::boot::{BootReady, BootSpec, CONTROL_FD, PLAIN_VARIABLE};
 use sandhold_wire::limits::BOOT_MESSAGE;
+use sandhold_wire::names::DEFAULT_USER;
 
 use crate::connections;
 use crate::limits::{BLOCKING_IDLE, BLOCKING_THREADS, THREAD_STACK};
@@ -97,6 +98,9 @@ fn run() -> Result<(), BootError> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     no_core();
 
+    if std::env::var_os(PLAIN_VARIABLE).is_some() {
+        users::only(only_user());
+    }
     let spec = read_spec(&control)?;
     rustix::io::ioctl_fionbio(&control, true).map_err(system("the control socket"))?;
     let state = Arc::new(State::new(spec));
@@ -136,6 +140,19 @@ fn run() -> Result<(), BootError> {
     }
     runtime.shutdown_background();
     Ok(())
+}
+
+/// The one user of a sandbox on its host's own root.
+fn only_user() -> users::User {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    users::User {
+        name: DEFAULT_USER.to_owned(),
+        uid,
+        gid,
+        groups: vec![gid],
+        home: std::env::var("HOME").unwrap_or_else(|_| "/".to_owned()),
+        shell: "/bin/bash".to_owned(),
+    }
 }
 
 fn control_socket() -> Result<OwnedFd, BootError> {
@@ -188,7 +205,8 @@ fn answer(control: &OwnedFd, state: &Arc<State>) -> Result<(), BootError> {
     {
         warnings.push(format!("sudo does not work: {path}: {error}"));
     }
-    let missing = missing_programs(&state.path);
+    let mut missing = missing_programs(&state.path);
+    missing.retain(|name| !(state.plain && *name == "sudo"));
     if !missing.is_empty() {
         warnings.push(format!("missing programs: {}", missing.join(", ")));
     }

@@ -19,6 +19,10 @@ use crate::caps::DaemonCaps;
 
 /// The descriptor of the inherited control socket.
 pub const CONTROL_FD: i32 = 3;
+/// Set in the daemon's environment where the sandbox stands on its host's own root, without namespaces. Then the one user is
+/// `user`, whose ids are the daemon's own and whose home and folder for temporary files are the daemon's `HOME` and `TMPDIR`;
+/// there is no `sudo`, there are no internet sockets, and most of `/proc` is not the sandbox's.
+pub const PLAIN_VARIABLE: &str = "SANDHOLD_PLAIN";
 /// The byte that comes with each connection's descriptor.
 pub const CONNECTION: u8 = b'c';
 /// Stands in the daemon's file, followed by its version and [`VERSION_END`], so that `sandhold` can compare versions
