@@ -9,6 +9,7 @@ mod suite {
     mod ends;
     mod filter;
     mod isolation;
+    mod landlock;
     mod limits;
     mod spares;
 }

@@ -89,7 +89,10 @@ fn guard(
     sys::move_to(life, LIFE_FD).map_err(drop)?;
     sys::move_to(signals, SIGNALS_FD).map_err(drop)?;
     sys::close_from(SIGNALS_FD as u32 + 1).map_err(drop)?;
-    watch(&sys::adopt(LIFE_FD), &sys::adopt(SIGNALS_FD), init);
+    if !watch(&sys::adopt(LIFE_FD), &sys::adopt(SIGNALS_FD), init) {
+        // By its own id: it may not have taken those of the sandbox yet. After it nothing new comes.
+        let _ = rustix::process::kill_process(init, Signal::KILL);
+    }
     end_all(&launcher.hello.way, create);
     leave(0)
 }
@@ -121,21 +124,21 @@ fn fenced(error: landlock::RulesetError) -> Failure {
     }
 }
 
-/// Waits for what ends a sandbox.
-fn watch(life: &OwnedFd, signals: &OwnedFd, init: Pid) {
+/// Waits for what ends a sandbox. Whether the init program has ended, and is no more.
+fn watch(life: &OwnedFd, signals: &OwnedFd, init: Pid) -> bool {
     loop {
         let mut wait = [PollFd::new(life, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
         match poll(&mut wait, None) {
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(_) => return,
+            Err(_) => return false,
         }
         if !wait[0].revents().is_empty() || sys::pending(signals).contains(&libc::SIGTERM) {
-            return;
+            return false;
         }
         while let Ok(Some((pid, _))) = rustix::process::wait(WaitOptions::NOHANG) {
             if pid == init {
-                return;
+                return true;
             }
         }
     }
