@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use crate::cgroup::{self, Cgroups};
 use crate::config::EngineConfig;
 use crate::diagnose::Facts;
 use crate::etc::{self, BUNDLE};
+use crate::gvisor;
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
 use crate::landlock::Fence;
@@ -24,7 +26,7 @@ use crate::private::ServerFolder;
 use crate::sandbox::{Inner, LocalSandbox, Name, Taken};
 use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
-use crate::template::BASE;
+use crate::template::{BASE, Template};
 
 /// The embedded engine. It lives as long as one of its handles or sandboxes does.
 pub struct Engine {
@@ -39,10 +41,8 @@ pub(crate) struct Shared {
     slots: Arc<Semaphore>,
     pub(crate) defaults: Limits,
     pub(crate) spares: Spares,
-    /// How the launcher makes sandboxes.
-    pub(crate) way: Way,
-    /// Where sandboxes without a root file system of their own keep their files.
-    pub(crate) private: Option<Arc<ServerFolder>>,
+    /// How sandboxes are held.
+    pub(crate) held: Held,
     info: RuntimeInfo,
     /// How far the first sandbox's connections were led out, which is the rehearsal's.
     pub(crate) reach: OnceLock<Reach>,
@@ -67,7 +67,7 @@ impl Engine {
     /// As [`Engine::start`], with the init program at hand, or without one to see how far this machine would get.
     pub(crate) async fn set_up(config: EngineConfig, init: Option<OwnedFd>) -> Result<Arc<Self>, RuntimeError> {
         let defaults = Limits::check(&config.defaults, &Limits::default())?;
-        let held = Held::by(&config).await?;
+        let held = Held::by(&config, init.is_some()).await?;
         let way = held.way;
         let cgroups = tokio::task::spawn_blocking(cgroup::detect)
             .await
@@ -76,6 +76,7 @@ impl Engine {
         let (mut ids, mut warnings) = match way {
             Way::Namespaces => IdPool::detect(),
             Way::Fenced(fence) => (IdPool::plain(), fence.warnings()),
+            Way::Gvisor => (IdPool::plain(), gvisor::warnings()),
         };
         let link = match start_link(1, &config, &held, init.as_ref(), &cgroups, &ids).await {
             Err(LinkError::SubIds(said)) => {
@@ -98,8 +99,7 @@ impl Engine {
             ids: Arc::new(ids),
             defaults,
             spares: Spares::default(),
-            way,
-            private: held.private,
+            held,
             info,
             reach: OnceLock::new(),
             link: tokio::sync::Mutex::new((1, Some(link))),
@@ -203,33 +203,54 @@ impl Runtime for Engine {
 }
 
 /// How sandboxes are held, and what that needs on the host.
-struct Held {
-    way: Way,
-    private: Option<Arc<ServerFolder>>,
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) way: Way,
+    /// Where sandboxes without a root file system of their own keep their files.
+    pub(crate) private: Option<Arc<ServerFolder>>,
+    /// The file of `runsc`.
+    runsc: Option<PathBuf>,
+    /// What sandboxes are made of where the launcher does not know it.
+    pub(crate) template: Option<Arc<Template>>,
 }
 
 impl Held {
     /// As the configuration asks.
-    async fn by(config: &EngineConfig) -> Result<Self, RuntimeError> {
+    async fn by(config: &EngineConfig, with_init: bool) -> Result<Self, RuntimeError> {
         let way = match config.isolation {
             Level::Namespaces => Way::Namespaces,
             Level::Landlock => Way::Fenced(Fence::detect()?),
-            Level::Gvisor => {
-                return Err(RuntimeError::Unsupported(
-                    "the level gvisor is not there yet; use --isolation namespaces".to_owned(),
-                ));
-            }
+            Level::Gvisor => Way::Gvisor,
+        };
+        let runsc = match way {
+            Way::Gvisor => Some(gvisor::find(&config.search_path)?),
+            _ => None,
         };
         let private = match way {
             Way::Namespaces => None,
-            Way::Fenced(_) => {
+            Way::Fenced(_) | Way::Gvisor => {
                 let made = tokio::task::spawn_blocking(ServerFolder::make).await;
                 let made = made.unwrap_or_else(|error| Err(error.into()));
                 let what = "making the folder of the sandboxes' files in /var/tmp";
                 Some(Arc::new(made.map_err(|error| RuntimeError::failed(what, error))?))
             }
         };
-        Ok(Self { way, private })
+        let mut template = None;
+        if let (Way::Gvisor, Some(private)) = (way, &private) {
+            let found =
+                Template::load(BASE).map_err(|missing| RuntimeError::Unsupported(format!("{missing} is missing")))?;
+            let found = found.ok_or_else(|| RuntimeError::UnknownTemplate(BASE.to_owned()))?;
+            let init = with_init.then_some(&config.init);
+            gvisor::make_root(private.path(), &found, init)
+                .map_err(|error| RuntimeError::failed("making the root file system of the sandboxes", error))?;
+            template = Some(Arc::new(found));
+        }
+        Ok(Self {
+            way,
+            private,
+            runsc,
+            template,
+        })
     }
 }
 
@@ -248,6 +269,10 @@ async fn start_link(
             .private
             .as_ref()
             .map_or_else(String::new, |folder| folder.path().to_string_lossy().into_owned()),
+        runsc: held
+            .runsc
+            .as_ref()
+            .map_or_else(String::new, |file| file.to_string_lossy().into_owned()),
         ids: ids.source,
         template: BASE.to_owned(),
         cgroups: cgroups
@@ -282,6 +307,18 @@ fn describe(way: Way, ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnin
             ),
         ),
         Way::Fenced(fence) => (Level::Landlock, format!("{}; {}", fence.describe(), cgroups.describe())),
+        Way::Gvisor => (
+            Level::Gvisor,
+            format!(
+                "gVisor's kernel in user space (runsc, systrap{}); {}",
+                if rustix::process::geteuid().is_root() {
+                    ""
+                } else {
+                    ", rootless"
+                },
+                cgroups.describe(),
+            ),
+        ),
     };
     RuntimeInfo {
         isolation: Isolation {
@@ -296,7 +333,7 @@ fn describe(way: Way, ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnin
         reach: Reach::Nothing,
         ca_bundle: etc::bundle().map(|_| format!("/etc/{BUNDLE}")),
         can_freeze: cgroups.hierarchy("freezer").is_some(),
-        can_switch_user: way == Way::Namespaces && ids.can_switch_user(),
+        can_switch_user: way == Way::Gvisor || (way == Way::Namespaces && ids.can_switch_user()),
     }
 }
 
@@ -343,14 +380,10 @@ impl Shared {
         }
         current.0 += 1;
         tracing::info!(number = current.0, "starting another launcher");
-        let held = Held {
-            way: self.way,
-            private: self.private.clone(),
-        };
         let link = start_link(
             current.0,
             &self.config,
-            &held,
+            &self.held,
             self.init.as_ref(),
             &self.cgroups,
             &self.ids,

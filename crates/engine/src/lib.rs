@@ -28,6 +28,8 @@ pub use sandhold_runtime::Level;
 #[cfg(target_os = "linux")]
 mod birth;
 #[cfg(target_os = "linux")]
+mod bridge;
+#[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
 mod diagnose;
@@ -35,6 +37,8 @@ mod diagnose;
 mod engine;
 #[cfg(target_os = "linux")]
 mod etc;
+#[cfg(target_os = "linux")]
+mod gvisor;
 #[cfg(target_os = "linux")]
 mod ids;
 #[cfg(target_os = "linux")]

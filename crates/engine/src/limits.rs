@@ -119,3 +119,7 @@ pub(crate) const PRIVATE_BASE: &str = "/var/tmp";
 pub(crate) const SERVER_FOLDERS: usize = 64;
 /// How often it is looked how much such a sandbox has written, in seconds.
 pub(crate) const DISK_LOOK_S: u64 = 5;
+/// What is copied at once to and from a sandbox that no descriptor can be passed to.
+pub(crate) const BRIDGE_BUFFER: usize = 64 << 10;
+/// How much of what `runsc` said about its failure is told, in characters.
+pub(crate) const RUNSC_SAID: usize = 500;

@@ -25,6 +25,7 @@ use super::message::{At, Create, Failure, Status, Step, Way};
 use super::protocol;
 use super::setup::{CONTROL_FD, Launcher};
 use crate::landlock::Fence;
+use crate::limits::RUNSC_SAID;
 use crate::sys::{self, CloneFlags, Forked};
 use crate::{etc, private};
 
@@ -153,6 +154,8 @@ fn end_all(way: &Way, create: &Create) {
             while !killed_by_id(create.uids.outside) {}
         }
         Way::Fenced(_) => sys::kill_all_others(),
+        // Its own processes, which end with it; what does not is ended one by one.
+        Way::Gvisor => end_strangers(&[]),
         Way::Namespaces => {}
     }
     // The kernel gives a process that is being killed no child, so one signal to all was enough; their orphans come here.
@@ -200,7 +203,12 @@ fn init(launcher: &Launcher, create: &Create, control: OwnedFd, status: OwnedFd,
         Err(_) => leave(1),
     };
     let mut clock = Clock::new();
-    match build(launcher, create, control, &status, doors, guard, &mut clock) {
+    let built = if launcher.hello.way == Way::Gvisor {
+        run_gvisor(launcher, create, &status, doors, guard)
+    } else {
+        build(launcher, create, control, &status, doors, guard, &mut clock)
+    };
+    match built {
         Ok(()) => leave(0),
         Err(failure) => {
             report(&status, &Status::Failed(failure));
@@ -279,6 +287,66 @@ fn build(
     })
 }
 
+/// Becomes `runsc`, or runs it to its end where no exec was asked for.
+fn run_gvisor(
+    launcher: &Launcher,
+    create: &Create,
+    status: &OwnedFd,
+    doors: Vec<OwnedFd>,
+    guard: Pid,
+) -> Result<(), Failure> {
+    sys::default_signals();
+    rustix::process::setsid().ok();
+    raise_oom_score().ok();
+    for door in &doors {
+        rustix::io::write(door, b"0").on(Step::Cgroup, "tasks")?;
+    }
+    drop(doors);
+    stay_with_guard(guard)?;
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).at(Step::Guard)?;
+    let folder = format!("{}/{}", launcher.hello.private, create.id);
+    let arguments = crate::gvisor::arguments(&folder, &create.id);
+    let said = format!("{folder}/stderr");
+    let null = || std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
+    let stderr = std::fs::File::create(&said).on(Step::PrivateFolder, "stderr")?;
+    let mut command = std::process::Command::new(&launcher.hello.runsc);
+    command
+        .args(&arguments[1..])
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(null().on(Step::Descriptors, "null")?)
+        .stdout(null().on(Step::Descriptors, "null")?)
+        .stderr(stderr);
+    let failed = |error: std::io::Error| Failure {
+        step: Step::Runsc,
+        object: launcher.hello.runsc.clone(),
+        errno: error.raw_os_error().unwrap_or(0),
+    };
+    if create.exec {
+        // Returns only the error.
+        return Err(failed(std::os::unix::process::CommandExt::exec(&mut command)));
+    }
+    let ended = command.status().map_err(failed)?;
+    if ended.success() {
+        report(status, &Status::Dry);
+        return Ok(());
+    }
+    let text = std::fs::read_to_string(&said).unwrap_or_default();
+    let last: String = text
+        .lines()
+        .next_back()
+        .unwrap_or_default()
+        .chars()
+        .take(RUNSC_SAID)
+        .collect();
+    Err(Failure {
+        step: Step::Runsc,
+        object: last,
+        errno: 0,
+    })
+}
+
 /// As root: other ids, and no capability can come back. As a user there is nothing to give up but the way to new rights.
 fn give_up_rights(fence: Fence, create: &Create) -> Result<(), Failure> {
     if fence.own_ids {
@@ -336,6 +404,8 @@ pub(super) fn end_strangers(known: &[Pid]) {
             .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
             .filter(|pid| !known.contains(pid))
             .collect();
+        // In the launcher the kernel does that by itself.
+        while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}
         if strangers.is_empty() {
             return;
         }

@@ -37,6 +37,8 @@ pub(crate) struct Hello {
     pub(crate) way: Way,
     /// Where the server's private folder is; empty where there is none.
     pub(crate) private: String,
+    /// The file of `runsc`; empty where it is not used.
+    pub(crate) runsc: String,
     /// Where ids come from.
     pub(crate) ids: IdSource,
     /// The template to prepare.
@@ -58,6 +60,8 @@ pub(crate) enum Way {
     Namespaces,
     /// Without, behind Landlock.
     Fenced(Fence),
+    /// By `runsc`.
+    Gvisor,
 }
 
 /// Where a sandbox's ids come from.
@@ -267,6 +271,7 @@ pub(crate) enum Step {
     Guard,
     PrivateFolder,
     Landlock,
+    Runsc,
     Seccomp,
     Exec,
 }
@@ -303,6 +308,7 @@ impl std::fmt::Display for Step {
             Self::Guard => "the sandbox's guard cannot be set up",
             Self::PrivateFolder => "the sandbox's private folder cannot be made",
             Self::Landlock => "the sandbox cannot be restricted by Landlock",
+            Self::Runsc => "runsc cannot start the sandbox",
             Self::Seccomp => "the system call filter cannot be installed",
             Self::Exec => "the init program cannot be started",
         })

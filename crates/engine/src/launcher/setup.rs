@@ -99,8 +99,10 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
     let plain = match hello.way {
         Way::Namespaces => None,
         Way::Fenced(fence) => Some(fence),
+        Way::Gvisor => None,
     };
-    if plain.is_none() {
+    let namespaced = hello.way == Way::Namespaces;
+    if namespaced {
         take_ids(socket, hello.ids)?;
     } else {
         // What a guard leaves behind comes here.
@@ -149,7 +151,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         time_namespace,
         warnings: Vec::new(),
     };
-    if !time_namespace && plain.is_none() {
+    if !time_namespace && namespaced {
         facts
             .warnings
             .push("the kernel has no time namespaces: sandboxes see how long the host has been up".to_owned());
@@ -163,7 +165,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
     let mut fds = fds.into_iter();
     let private = if hello.private.is_empty() { None } else { fds.next() };
     let init = fds.next();
-    if plain.is_none() {
+    if namespaced {
         root::enter(&template, init.as_ref(), &hello.programs)?;
     }
     let (life_read, life_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::ParentDeath)?;
