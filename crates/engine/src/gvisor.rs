@@ -110,7 +110,7 @@ fn make_entry(root: &Path, entry: &Entry) -> io::Result<()> {
     // Without root nothing can be given away, so that it has to be open.
     let open = |mode: u32, owner| {
         if owner == Owner::User && !is_root {
-            mode | 0o066 | (mode & 0o100) / 0o100 * 0o11
+            mode | 0o066 | ((mode & 0o100) >> 3) | ((mode & 0o100) >> 6)
         } else {
             mode
         }
