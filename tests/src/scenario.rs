@@ -41,6 +41,7 @@ pub fn python(venv: &str, script: &str, arguments: &[&str], limit: Duration) -> 
 pub fn own_settings_only(command: &mut Command) -> &mut Command {
     for name in [
         "SANDHOLD_PROVIDER",
+        "SANDHOLD_ISOLATION",
         "SANDHOLD_LOG",
         "SANDHOLD_URL",
         "SANDHOLD_API_KEY",

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, net::SocketAddr};
 
 use clap::{Parser, Subcommand, value_parser};
+use sandhold_engine::Level;
 use sandhold_mcp::{Format, Selection};
 
 /// Gives an agent a computer: an MCP server whose tools write files and run commands in isolated sandboxes, on this
@@ -19,8 +20,9 @@ pub(crate) struct Args {
     /// set, else e2b if E2B_API_KEY is set, else local]
     #[arg(long, global = true, value_name = "PROVIDER", value_parser = ["local", "e2b", "sandhold"])]
     pub(crate) provider: Option<String>,
-    /// How local sandboxes are isolated: auto or namespaces. A level that cannot be had is an error
-    #[arg(long, global = true, value_name = "LEVEL", value_parser = ["auto", "namespaces"])]
+    /// How local sandboxes are isolated: namespaces; landlock, for containers that forbid namespaces: it holds less; gvisor,
+    /// which needs `runsc`. A level that cannot be had is an error [default: $SANDHOLD_ISOLATION, else namespaces]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = Level::ALL.map(Level::name))]
     pub(crate) isolation: Option<String>,
     /// Local sandboxes that are made before a client asks for one, 0 to 16 [default: 1]
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u64).range(0..=SPARES_MAX))]

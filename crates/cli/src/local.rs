@@ -76,6 +76,7 @@ pub(crate) async fn start_gateway(
         .context("the search for the daemon failed")??;
     let mut config = EngineConfig::new(InitProgram::Path(daemon), launcher());
     config.isolation = settings.isolation;
+    config.search_path.clone_from(&settings.search_path);
     config.spares = settings.spares;
     config.defaults = settings.caps.runtime_defaults(&sandhold_engine::limits::usual());
     let engine = Engine::start(config)

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use anyhow::{Context, Result, bail};
 use sandhold_client::{HttpConfig, transport::Codec};
 use sandhold_egress::{EgressConfig, Mode};
-use sandhold_engine::IsolationRequest;
+use sandhold_engine::Level;
 use sandhold_gateway::{CapRules, Caps};
 use sandhold_mcp::Confirm;
 
@@ -25,8 +25,10 @@ pub(crate) mod env {
     pub(crate) const SANDHOLD_CA_FILE: &str = "SANDHOLD_CA_FILE";
     /// When users are asked before something is destroyed.
     pub(crate) const SANDHOLD_CONFIRM: &str = "SANDHOLD_CONFIRM";
-    /// Isolation level of local sandboxes.
+    /// Isolation level of local sandboxes: `namespaces` (default), `landlock` or `gvisor`.
     pub(crate) const SANDHOLD_ISOLATION: &str = "SANDHOLD_ISOLATION";
+    /// Folders of programs: `runsc` is looked for there.
+    pub(crate) const PATH: &str = "PATH";
     /// Local sandboxes that are made before they are asked for.
     pub(crate) const SANDHOLD_SPARES: &str = "SANDHOLD_SPARES";
     /// What local sandboxes may reach at most.
@@ -89,7 +91,9 @@ pub(crate) enum Provider {
 #[derive(Debug, Clone)]
 pub(crate) struct LocalSettings {
     pub(crate) home: PathBuf,
-    pub(crate) isolation: IsolationRequest,
+    pub(crate) isolation: Level,
+    /// Where programs that the engine needs are looked for: the folders of `PATH`.
+    pub(crate) search_path: OsString,
     /// Sandboxes that are made before they are asked for.
     pub(crate) spares: usize,
     /// What sandboxes may reach at most.
@@ -197,12 +201,13 @@ impl Settings {
             None => text(env::SANDHOLD_ISOLATION)?,
         };
         let isolation = match level.as_deref() {
-            None | Some("auto") => IsolationRequest::Auto,
-            Some("namespaces") => IsolationRequest::Namespaces,
-            Some(other) => bail!(
-                "{} is \"{other}\"; it can be auto or namespaces",
-                env::SANDHOLD_ISOLATION
-            ),
+            None => Level::default(),
+            Some(name) => Level::named(name).with_context(|| {
+                format!(
+                    "{} is \"{name}\"; it can be namespaces, landlock or gvisor",
+                    env::SANDHOLD_ISOLATION
+                )
+            })?,
         };
         let spares = match args.spares {
             Some(spares) => spares,
@@ -268,6 +273,7 @@ impl Settings {
             local: LocalSettings {
                 home,
                 isolation,
+                search_path: os(env::PATH).unwrap_or_default(),
                 spares,
                 egress,
                 caps,
@@ -340,6 +346,10 @@ mod tests {
         assert_eq!(spares(&["--spares", "2"], "0").unwrap(), 2);
         assert!(spares(&[], "17").unwrap_err().to_string().contains("0 to 16"));
         assert!(spares(&[], "many").is_err());
+        let level = |args: &[&str], value| read(args, &[("SANDHOLD_ISOLATION", value)]).map(|s| s.local.isolation);
+        assert_eq!(level(&[], "").unwrap(), Level::Namespaces);
+        assert_eq!(level(&[], "landlock").unwrap(), Level::Landlock);
+        assert_eq!(level(&["--isolation", "gvisor"], "landlock").unwrap(), Level::Gvisor);
         let error = read(&[], &[("SANDHOLD_ISOLATION", "strong")]).unwrap_err().to_string();
         assert!(
             error.contains("SANDHOLD_ISOLATION") && error.contains("strong"),

@@ -15,6 +15,8 @@ fn control() -> BorrowedFd<'static> {
 }
 
 pub(crate) fn run() -> ExitCode {
+    // As the daemon does: the orphans of the sandbox come here.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     let control = control();
     rustix::io::fcntl_setfd(control, rustix::io::FdFlags::CLOEXEC).expect("fcntl");
     let mut boot = vec![0; 256 << 10];
@@ -90,9 +92,19 @@ fn serve(fd: OwnedFd) {
         .args(args)
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
-    let home = if user == 0 { "/root" } else { "/home/user" };
+    // Where the sandbox stands on the host's own root, the one user is who this is.
+    let plain = std::env::var_os("SANDHOLD_PLAIN").is_some();
+    let own = std::env::var("HOME").unwrap_or_default();
+    let home = match user {
+        _ if plain => own.as_str(),
+        0 => "/root",
+        _ => "/home/user",
+    };
+    if let Some(folder) = std::env::var_os("TMPDIR") {
+        command.env("TMPDIR", folder);
+    }
     command.env("HOME", home).env("LANG", "C.UTF-8").current_dir(home);
-    if rustix::process::getuid().as_raw() != user {
+    if !plain && rustix::process::getuid().as_raw() != user {
         command.uid(user).gid(user);
     }
     let answer = match command.output() {

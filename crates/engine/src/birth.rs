@@ -8,15 +8,20 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandhold_runtime::{RuntimeError, SandboxSpec};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::bridge;
 use crate::cgroup::CgroupLimits;
 use crate::diagnose::Facts;
 use crate::engine::Shared;
+use crate::gvisor;
 use crate::ids::Lease;
-use crate::launcher::message::{Create, Phase, Status};
+use crate::launcher::message::{Create, Phase, Status, Way};
 use crate::limits::{BOOT_DEADLINE_S, STATUS, shm_bytes};
 use crate::link::Born;
+use crate::private::Size;
 use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Taken};
 use crate::spec::Limits;
 use crate::sys::watch;
@@ -64,6 +69,10 @@ impl Shared {
         let control = watch(control, Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| failed("watching the control socket", error))?;
 
+        let bridge = match self.held.way {
+            Way::Gvisor => Some((copy_of(&child_control)?, self.bundle(order)?)),
+            _ => None,
+        };
         let request = link.next_request();
         let mut fds = vec![child_control, child_status];
         let mut lease = lease;
@@ -74,6 +83,7 @@ impl Shared {
         let born = match link.create(create, fds).await {
             Some(Ok(born)) => born,
             Some(Err(failure)) => {
+                self.remove_private(&order.spec.id).await;
                 self.ids.release(&lease);
                 // What the child itself said is nearer to the cause than what the launcher saw of its end.
                 let told = read_status(&status).into_iter().find_map(|status| match status {
@@ -85,6 +95,7 @@ impl Shared {
             None => {
                 // If it was born, it died with the launcher.
                 sandbox::remove(&self.cgroups.of(&order.spec.id), &order.spec.id).await;
+                self.remove_private(&order.spec.id).await;
                 self.ids.release(&lease);
                 let what = "the launcher process ended while it made the sandbox; try again";
                 return Err(RuntimeError::failed(
@@ -105,11 +116,19 @@ impl Shared {
             ids: Arc::clone(&self.ids),
             lease,
             folder,
+            private: self.held.private.clone(),
+            most: Size {
+                bytes: order.limits.disk_bytes,
+                files: order.limits.inodes,
+            },
         };
         let cgroups = self.cgroups.of(&order.spec.id);
         let inner = Inner::adopt(order.spec.id.clone(), (pid, pidfd), control, cgroups, holdings)
             .map_err(|error| failed("watching the first process", error))?;
         self.remember(&inner);
+        if let Some((control, listener)) = bridge {
+            tokio::spawn(bridge::serve(control, listener, Arc::clone(&inner)));
+        }
         if let Some(slot) = slot {
             inner.take(&order.spec.id, Taken(slot, None), &order.spec.boot);
         }
@@ -118,6 +137,28 @@ impl Shared {
             status,
             phases,
         })
+    }
+
+    /// Makes what `runsc` is told of a sandbox, and the socket that its init program connects to.
+    fn bundle(&self, order: &Order) -> Result<UnixListener, RuntimeError> {
+        let (Some(private), Some(template)) = (&self.held.private, &self.held.template) else {
+            return Err(RuntimeError::InvalidSpec("there is no folder for it".to_owned()));
+        };
+        let (id, hostname) = (&order.spec.id, &order.spec.hostname);
+        let how = (order.exec, self.config.init_args.as_slice());
+        gvisor::make_bundle(private.path(), (id, hostname), template, &order.limits, how)
+            .map_err(|error| failed("making the description", error))?;
+        let folder = private.path().join(id).join(gvisor::CONTROL_FOLDER);
+        UnixListener::bind(folder.join(gvisor::SOCKET)).map_err(|error| failed("making the host's socket", error))
+    }
+
+    /// Removes the private folder of a sandbox whose processes have ended.
+    async fn remove_private(&self, name: &str) {
+        if let Some(private) = self.held.private.clone() {
+            let name = name.to_owned();
+            // Fails only when the runtime ends, and the folder with it.
+            let _ = tokio::task::spawn_blocking(move || private.remove(&name)).await;
+        }
     }
 
     /// Waits for the answer of a first process that was sent its boot message.
@@ -136,9 +177,11 @@ impl Shared {
         let waiting = Instant::now();
         let deadline = Duration::from_secs(BOOT_DEADLINE_S).saturating_sub(begun.elapsed());
         let told = async {
-            // The doors come first, and from our own code.
-            let reach = inner.receive_doors().await?;
-            self.reach.get_or_init(|| reach);
+            if self.held.way == Way::Namespaces {
+                // The doors come first, and from our own code.
+                let reach = inner.receive_doors().await?;
+                self.reach.get_or_init(|| reach);
+            }
             inner.boot_answer().await
         };
         let answer = match tokio::time::timeout(deadline, told).await {
@@ -180,6 +223,9 @@ impl Shared {
 
     fn request(&self, request: u64, order: &Order, lease: &Lease, claim: bool) -> Create {
         let Order { spec, limits, .. } = order;
+        let plain = self.held.way != Way::Namespaces;
+        let counted = !plain || self.ids.can_switch_user();
+        let no_memory = self.cgroups.hierarchy("memory").is_none();
         let cgroup = CgroupLimits {
             memory_bytes: limits.memory_bytes,
             pids: limits.pids,
@@ -195,14 +241,25 @@ impl Shared {
             disk_bytes: limits.disk_bytes,
             shm_bytes: shm_bytes(limits.memory_bytes),
             inodes: limits.inodes,
-            max_processes: self.cgroups.hierarchy("pids").is_none().then_some(limits.pids),
-            max_file: self.cgroups.hierarchy("memory").is_none().then_some(limits.disk_bytes),
+            // Of a user id that others have, too, theirs would count.
+            max_processes: (counted && self.cgroups.hierarchy("pids").is_none()).then_some(limits.pids),
+            max_file: (plain || no_memory).then_some(limits.disk_bytes),
+            max_data: (plain && no_memory).then_some(limits.memory_bytes),
             open_files: limits.open_files,
             exec: order.exec,
             trace: order.trace,
             claim,
         }
     }
+}
+
+/// A second descriptor of the init program's end of the control socket, for the bridge.
+fn copy_of(control: &OwnedFd) -> Result<AsyncFd<OwnedFd>, RuntimeError> {
+    let copy = control.try_clone().and_then(|copy| {
+        rustix::io::ioctl_fionbio(&copy, true)?;
+        watch(copy, Interest::READABLE | Interest::WRITABLE)
+    });
+    copy.map_err(|error| failed("copying the control socket", error))
 }
 
 fn failed(what: &str, error: std::io::Error) -> RuntimeError {

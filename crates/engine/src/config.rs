@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use sandhold_runtime::Resources;
+use sandhold_runtime::{Level, Resources};
 
 use crate::limits::SANDBOXES_DEFAULT;
 
@@ -22,8 +22,10 @@ pub struct EngineConfig {
     pub defaults: Resources,
     /// Sandboxes at once.
     pub max_sandboxes: usize,
-    /// How sandboxes must be held.
-    pub isolation: IsolationRequest,
+    /// How sandboxes are held. Where this machine cannot, the engine does not start.
+    pub isolation: Level,
+    /// Where `runsc` is looked for by the level `gvisor`: folders, as in `PATH`.
+    pub search_path: OsString,
     /// Sandboxes that are made before anybody asks for one. Who asks for the template `base`, the default limits and
     /// [`EngineConfig::spare_hostname`] gets one of them while there is one. They are not among the sandboxes at once.
     pub spares: usize,
@@ -42,7 +44,8 @@ impl EngineConfig {
             launcher,
             defaults: Resources::default(),
             max_sandboxes: SANDBOXES_DEFAULT,
-            isolation: IsolationRequest::Auto,
+            isolation: Level::default(),
+            search_path: OsString::new(),
             spares: 0,
             spare_hostname: "sandhold".to_owned(),
         }
@@ -57,14 +60,4 @@ pub enum InitProgram {
     /// An open file.
     #[cfg(unix)]
     Fd(std::os::fd::OwnedFd),
-}
-
-/// How sandboxes must be held. The engine knows one level so far and never falls below what was asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum IsolationRequest {
-    /// The strongest that this machine can.
-    #[default]
-    Auto,
-    /// Namespaces, cgroups and a system call filter.
-    Namespaces,
 }

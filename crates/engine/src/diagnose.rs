@@ -84,7 +84,7 @@ impl Facts {
         self.container.then(|| {
             "the container's own filter forbids namespaces: start it with \
              `--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined \
-             --cap-add SYS_ADMIN`"
+             --cap-add SYS_ADMIN`, or ask for `--isolation landlock`, which needs no namespaces and holds less"
                 .to_owned()
         })
     }

@@ -1,7 +1,7 @@
 //! The engine on systems other than Linux: it says what to use instead.
 
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub fn launcher_main() -> ExitCode {
 }
 
 /// Says what to use instead.
-pub async fn probe(_launcher: &[OsString]) -> ProbeReport {
+pub async fn probe(_launcher: &[OsString], _search_path: &OsStr) -> ProbeReport {
     let item = ProbeItem {
         name: "operating system".to_owned(),
         ok: false,

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use sandhold_runtime::{Isolation, Reach, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
+use sandhold_runtime::{Isolation, Level, Reach, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::birth::Order;
@@ -15,15 +16,18 @@ use crate::config::EngineConfig;
 use crate::diagnose::Facts;
 use crate::etc::{self, BUNDLE};
 use crate::fair;
+use crate::gvisor;
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
-use crate::launcher::message::{BUILD, Hello, Phase};
+use crate::landlock::Fence;
+use crate::launcher::message::{BUILD, Hello, Phase, Way};
 use crate::limits::BOOT_MESSAGE;
 use crate::link::{Link, LinkError};
+use crate::private::ServerFolder;
 use crate::sandbox::{Inner, LocalSandbox, Name, Taken};
 use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
-use crate::template::BASE;
+use crate::template::{BASE, Template};
 
 /// The embedded engine. It lives as long as one of its handles or sandboxes does.
 pub struct Engine {
@@ -38,6 +42,8 @@ pub(crate) struct Shared {
     slots: Arc<Semaphore>,
     pub(crate) defaults: Limits,
     pub(crate) spares: Spares,
+    /// How sandboxes are held.
+    pub(crate) held: Held,
     info: RuntimeInfo,
     /// How far the first sandbox's connections were led out, which is the rehearsal's.
     pub(crate) reach: OnceLock<Reach>,
@@ -62,16 +68,22 @@ impl Engine {
     /// As [`Engine::start`], with the init program at hand, or without one to see how far this machine would get.
     pub(crate) async fn set_up(config: EngineConfig, init: Option<OwnedFd>) -> Result<Arc<Self>, RuntimeError> {
         let defaults = Limits::check(&config.defaults, &Limits::default())?;
+        let held = Held::by(&config, init.is_some()).await?;
+        let way = held.way;
         let cgroups = tokio::task::spawn_blocking(cgroup::detect)
             .await
             .map_err(|error| RuntimeError::failed("looking for cgroups", error))?;
         let guard = RemoveCgroups(&cgroups);
-        let (mut ids, mut warnings) = IdPool::detect();
-        let link = match start_link(1, &config, init.as_ref(), &cgroups, &ids).await {
+        let (mut ids, mut warnings) = match way {
+            Way::Namespaces => IdPool::detect(),
+            Way::Fenced(fence) => (IdPool::plain(), fence.warnings()),
+            Way::Gvisor => (IdPool::plain(), gvisor::warnings()),
+        };
+        let link = match start_link(1, &config, &held, init.as_ref(), &cgroups, &ids).await {
             Err(LinkError::SubIds(said)) => {
                 ids = ids.into_single();
                 warnings.push(single_warning(&said));
-                start_link(1, &config, init.as_ref(), &cgroups, &ids).await
+                start_link(1, &config, &held, init.as_ref(), &cgroups, &ids).await
             }
             other => other,
         };
@@ -79,7 +91,7 @@ impl Engine {
         std::mem::forget(guard);
         warnings.extend(cgroups.warnings.iter().cloned());
         warnings.extend(link.facts.warnings.iter().cloned());
-        let info = describe(&ids, &cgroups, &defaults, warnings);
+        let info = describe(way, &ids, &cgroups, &defaults, warnings);
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(config.max_sandboxes)),
             config,
@@ -88,6 +100,7 @@ impl Engine {
             ids: Arc::new(ids),
             defaults,
             spares: Spares::default(),
+            held,
             info,
             reach: OnceLock::new(),
             link: tokio::sync::Mutex::new((1, Some(link))),
@@ -193,15 +206,77 @@ impl Runtime for Engine {
     }
 }
 
+/// How sandboxes are held, and what that needs on the host.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) way: Way,
+    /// Where sandboxes without a root file system of their own keep their files.
+    pub(crate) private: Option<Arc<ServerFolder>>,
+    /// The file of `runsc`.
+    runsc: Option<PathBuf>,
+    /// What sandboxes are made of where the launcher does not know it.
+    pub(crate) template: Option<Arc<Template>>,
+}
+
+impl Held {
+    /// As the configuration asks.
+    async fn by(config: &EngineConfig, with_init: bool) -> Result<Self, RuntimeError> {
+        let way = match config.isolation {
+            Level::Namespaces => Way::Namespaces,
+            Level::Landlock => Way::Fenced(Fence::detect()?),
+            Level::Gvisor => Way::Gvisor,
+        };
+        let runsc = match way {
+            Way::Gvisor => Some(gvisor::find(&config.search_path)?),
+            _ => None,
+        };
+        let private = match way {
+            Way::Namespaces => None,
+            Way::Fenced(_) | Way::Gvisor => {
+                let made = tokio::task::spawn_blocking(ServerFolder::make).await;
+                let made = made.unwrap_or_else(|error| Err(error.into()));
+                let what = "making the folder of the sandboxes' files in /var/tmp";
+                Some(Arc::new(made.map_err(|error| RuntimeError::failed(what, error))?))
+            }
+        };
+        let mut template = None;
+        if let (Way::Gvisor, Some(private)) = (way, &private) {
+            let found =
+                Template::load(BASE).map_err(|missing| RuntimeError::Unsupported(format!("{missing} is missing")))?;
+            let found = found.ok_or_else(|| RuntimeError::UnknownTemplate(BASE.to_owned()))?;
+            let init = with_init.then_some(&config.init);
+            gvisor::make_root(private.path(), &found, init)
+                .map_err(|error| RuntimeError::failed("making the root file system of the sandboxes", error))?;
+            template = Some(Arc::new(found));
+        }
+        Ok(Self {
+            way,
+            private,
+            runsc,
+            template,
+        })
+    }
+}
+
 async fn start_link(
     number: u64,
     config: &EngineConfig,
+    held: &Held,
     init: Option<&OwnedFd>,
     cgroups: &Cgroups,
     ids: &IdPool,
 ) -> Result<Arc<Link>, LinkError> {
     let hello = Hello {
         build: BUILD.to_owned(),
+        way: held.way,
+        private: held
+            .private
+            .as_ref()
+            .map_or_else(String::new, |folder| folder.path().to_string_lossy().into_owned()),
+        runsc: held
+            .runsc
+            .as_ref()
+            .map_or_else(String::new, |file| file.to_string_lossy().into_owned()),
         ids: ids.source,
         template: BASE.to_owned(),
         cgroups: cgroups
@@ -213,7 +288,8 @@ async fn start_link(
         init_args: config.init_args.clone(),
         programs: config.programs.clone(),
     };
-    Link::start(number, &config.launcher, &hello, init, ids.sub_ids.clone()).await
+    let gifts: Vec<&OwnedFd> = held.private.iter().map(|folder| folder.fd()).chain(init).collect();
+    Link::start(number, &config.launcher, &hello, &gifts, ids.sub_ids.clone()).await
 }
 
 fn explain(error: LinkError) -> RuntimeError {
@@ -223,16 +299,34 @@ fn explain(error: LinkError) -> RuntimeError {
     }
 }
 
-fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<String>) -> RuntimeInfo {
-    let detail = format!(
-        "own user, mount, process, network, IPC, UTS, cgroup and time namespaces; {}; {}; system call allow-list, no new \
-         privileges",
-        ids.describe(),
-        cgroups.describe(),
-    );
+fn describe(way: Way, ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<String>) -> RuntimeInfo {
+    let (level, detail) = match way {
+        Way::Namespaces => (
+            Level::Namespaces,
+            format!(
+                "own user, mount, process, network, IPC, UTS, cgroup and time namespaces; {}; {}; system call allow-list, \
+                 no new privileges",
+                ids.describe(),
+                cgroups.describe(),
+            ),
+        ),
+        Way::Fenced(fence) => (Level::Landlock, format!("{}; {}", fence.describe(), cgroups.describe())),
+        Way::Gvisor => (
+            Level::Gvisor,
+            format!(
+                "gVisor's kernel in user space (runsc, systrap{}); {}",
+                if rustix::process::geteuid().is_root() {
+                    ""
+                } else {
+                    ", rootless"
+                },
+                cgroups.describe(),
+            ),
+        ),
+    };
     RuntimeInfo {
         isolation: Isolation {
-            level: "namespaces".to_owned(),
+            level: level.name().to_owned(),
             detail,
             warnings,
         },
@@ -243,7 +337,7 @@ fn describe(ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<St
         reach: Reach::Nothing,
         ca_bundle: etc::bundle().map(|_| format!("/etc/{BUNDLE}")),
         can_freeze: cgroups.hierarchy("freezer").is_some(),
-        can_switch_user: ids.can_switch_user(),
+        can_switch_user: way == Way::Gvisor || (way == Way::Namespaces && ids.can_switch_user()),
     }
 }
 
@@ -290,9 +384,16 @@ impl Shared {
         }
         current.0 += 1;
         tracing::info!(number = current.0, "starting another launcher");
-        let link = start_link(current.0, &self.config, self.init.as_ref(), &self.cgroups, &self.ids)
-            .await
-            .map_err(explain)?;
+        let link = start_link(
+            current.0,
+            &self.config,
+            &self.held,
+            self.init.as_ref(),
+            &self.cgroups,
+            &self.ids,
+        )
+        .await
+        .map_err(explain)?;
         current.1 = Some(Arc::clone(&link));
         Ok(link)
     }

@@ -74,6 +74,20 @@ impl IdPool {
         }
     }
 
+    /// For sandboxes without namespaces: root gives each an id of its own, anybody else has one id to give.
+    pub(crate) fn plain() -> Self {
+        let source = if rustix::process::geteuid().is_root() {
+            IdSource::Ranges
+        } else {
+            IdSource::Single
+        };
+        Self {
+            source,
+            sub_ids: None,
+            blocks: Mutex::default(),
+        }
+    }
+
     /// Falls back to the user's one id.
     pub(crate) fn into_single(self) -> Self {
         Self {

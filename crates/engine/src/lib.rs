@@ -21,11 +21,14 @@ mod config;
 pub mod limits;
 mod probe;
 
-pub use config::{EngineConfig, InitProgram, IsolationRequest};
+pub use config::{EngineConfig, InitProgram};
 pub use probe::{ProbeItem, ProbeReport};
+pub use sandhold_runtime::Level;
 
 #[cfg(target_os = "linux")]
 mod birth;
+#[cfg(target_os = "linux")]
+mod bridge;
 #[cfg(target_os = "linux")]
 mod cgroup;
 #[cfg(target_os = "linux")]
@@ -37,15 +40,21 @@ mod etc;
 #[cfg(target_os = "linux")]
 mod fair;
 #[cfg(target_os = "linux")]
+mod gvisor;
+#[cfg(target_os = "linux")]
 mod ids;
 #[cfg(target_os = "linux")]
 mod init_image;
+#[cfg(target_os = "linux")]
+mod landlock;
 #[cfg(target_os = "linux")]
 mod launcher;
 #[cfg(target_os = "linux")]
 mod link;
 #[cfg(target_os = "linux")]
 mod packet;
+#[cfg(target_os = "linux")]
+mod private;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]

@@ -127,3 +127,14 @@ pub(crate) const USER_ID: u32 = 1000;
 
 /// How long after a sandbox was made the next spare one is: its caller's first command goes first.
 pub(crate) const SPARE_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Where sandboxes that have no root file system of their own keep their files.
+pub(crate) const PRIVATE_BASE: &str = "/var/tmp";
+/// How many names are tried for a server's own folder there.
+pub(crate) const SERVER_FOLDERS: usize = 64;
+/// How often it is looked how much such a sandbox has written, in seconds.
+pub(crate) const DISK_LOOK_S: u64 = 5;
+/// What is copied at once to and from a sandbox that no descriptor can be passed to.
+pub(crate) const BRIDGE_BUFFER: usize = 64 << 10;
+/// How much of what `runsc` said about its failure is told, in characters.
+pub(crate) const RUNSC_SAID: usize = 500;

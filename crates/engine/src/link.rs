@@ -86,12 +86,12 @@ impl Drop for Started {
 }
 
 impl Link {
-    /// Starts a launcher and waits until it is ready.
+    /// Starts a launcher and waits until it is ready. `gifts` are the descriptors of its first message.
     pub(crate) async fn start(
         number: u64,
         command: &[OsString],
         hello: &Hello,
-        init: Option<&OwnedFd>,
+        gifts: &[&OwnedFd],
         sub_ids: Option<SubIds>,
     ) -> Result<Arc<Self>, LinkError> {
         let (own, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -111,7 +111,7 @@ impl Link {
             .map_err(|error| LinkError::Spawn(program.to_string_lossy().into_owned(), error))?;
         let mut started = Started(Some(child));
         let socket = watch(own, Interest::READABLE | Interest::WRITABLE)?;
-        let handshake = handshake(&socket, hello, init, sub_ids);
+        let handshake = handshake(&socket, hello, gifts, sub_ids);
         let deadline = Duration::from_secs(LAUNCHER_DEADLINE_S);
         let facts = tokio::time::timeout(deadline, handshake)
             .await
@@ -188,11 +188,10 @@ async fn receive(socket: &AsyncFd<OwnedFd>) -> std::io::Result<(Reply, Vec<Owned
 async fn handshake(
     socket: &AsyncFd<OwnedFd>,
     hello: &Hello,
-    init: Option<&OwnedFd>,
+    gifts: &[&OwnedFd],
     sub_ids: Option<SubIds>,
 ) -> Result<Ready, LinkError> {
-    let fds: Vec<&OwnedFd> = init.into_iter().collect();
-    send(socket, &Request::Hello(hello.clone()), &fds)
+    send(socket, &Request::Hello(hello.clone()), gifts)
         .await
         .map_err(|_| LinkError::Ended)?;
     loop {

@@ -1,5 +1,6 @@
 //! What this machine can do, for `sandhold doctor`.
 
+use sandhold_runtime::Level;
 use serde::{Deserialize, Serialize};
 
 /// What was looked at, in order.
@@ -10,10 +11,10 @@ pub struct ProbeReport {
 }
 
 impl ProbeReport {
-    /// Whether sandboxes can be made.
+    /// Whether sandboxes of this level can be made.
     #[must_use]
-    pub fn works(&self) -> bool {
-        self.items.iter().any(|item| item.name == SANDBOX && item.ok)
+    pub fn works(&self, level: Level) -> bool {
+        self.items.iter().any(|item| item.name == row(level) && item.ok)
     }
 }
 
@@ -30,52 +31,63 @@ pub struct ProbeItem {
     pub remedy: Option<String>,
 }
 
-/// The row that decides.
-const SANDBOX: &str = "sandbox";
+/// The name of a level's row.
+fn row(level: Level) -> String {
+    format!("isolation level {level}")
+}
 
 #[cfg(target_os = "linux")]
 pub use linux::probe;
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::ffi::OsString;
+    use std::ffi::{OsStr, OsString};
     use std::path::PathBuf;
 
-    use super::{ProbeItem, ProbeReport, SANDBOX};
+    use super::{ProbeItem, ProbeReport, row};
     use crate::cgroup;
     use crate::config::{EngineConfig, InitProgram};
     use crate::engine::Engine;
     use crate::ids::IdPool;
-    use sandhold_runtime::RuntimeError;
+    use sandhold_runtime::{Level, RuntimeError};
 
-    /// Looks at the kernel, ids and cgroups, and makes one sandbox up to its exec. `launcher` is the command of
-    /// [`crate::EngineConfig::launcher`]. Needs no running engine and leaves nothing behind; must be called within a tokio
-    /// runtime.
-    pub async fn probe(launcher: &[OsString]) -> ProbeReport {
+    /// Looks at the kernel, ids and cgroups, and for each level makes one sandbox up to its exec. `launcher` is the command
+    /// of [`crate::EngineConfig::launcher`], `search_path` its [`crate::EngineConfig::search_path`]. Needs no running engine
+    /// and leaves nothing behind; must be called within a tokio runtime.
+    pub async fn probe(launcher: &[OsString], search_path: &OsStr) -> ProbeReport {
         let mut items = vec![kernel(), ids(), cgroups()];
+        for level in Level::ALL {
+            items.push(try_level(level, launcher, search_path).await);
+        }
+        ProbeReport { items }
+    }
+
+    async fn try_level(level: Level, launcher: &[OsString], search_path: &OsStr) -> ProbeItem {
         // No init program: the rehearsal stops where one would be started.
-        let config = EngineConfig::new(InitProgram::Path(PathBuf::new()), launcher.to_vec());
-        items.push(match Engine::set_up(config, None).await {
+        let mut config = EngineConfig::new(InitProgram::Path(PathBuf::new()), launcher.to_vec());
+        config.isolation = level;
+        config.search_path = search_path.to_owned();
+        let item = |ok, detail, remedy| item(&row(level), ok, detail, remedy);
+        match Engine::set_up(config, None).await {
             Ok(engine) => {
                 let info = sandhold_runtime::Runtime::info(&*engine);
                 engine.shutdown().await;
-                item(SANDBOX, true, info.isolation.detail, None)
+                item(true, info.isolation.detail, None)
             }
             Err(RuntimeError::Unsupported(text)) => {
                 let (detail, remedy) = match text.split_once("; ") {
                     Some((detail, remedy)) => (detail.to_owned(), Some(remedy.to_owned())),
                     None => (text, None),
                 };
-                item(SANDBOX, false, detail, remedy)
+                item(false, detail, remedy)
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error)
                     .map(|cause| format!(": {cause}"))
                     .unwrap_or_default();
-                item(SANDBOX, false, format!("{error}{cause}"), None)
+                item(false, format!("{error}{cause}"), None)
             }
-        });
-        ProbeReport { items }
+        }
     }
 
     fn item(name: &str, ok: bool, detail: impl Into<String>, remedy: Option<String>) -> ProbeItem {

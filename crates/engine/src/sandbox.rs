@@ -34,9 +34,10 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use crate::cgroup::{SandboxCgroups, remove_pause};
 use crate::ids::{IdPool, Lease};
 use crate::launcher::doors::{FAILED, TRANSPARENT};
-use crate::limits::{BOOT_MESSAGE, CONNECT_DEADLINE_S, KILL_DEADLINE_S, REMOVE_TRIES};
+use crate::limits::{BOOT_MESSAGE, CONNECT_DEADLINE_S, DISK_LOOK_S, KILL_DEADLINE_S, REMOVE_TRIES};
 use crate::link::Link;
 use crate::packet;
+use crate::private::{self, ServerFolder, Size};
 use crate::sys;
 
 /// The byte that goes with the descriptor of a new connection.
@@ -53,6 +54,8 @@ pub(crate) struct Inner {
     pidfd: OwnedFd,
     control: AsyncFd<OwnedFd>,
     cgroups: SandboxCgroups,
+    /// Whether the pidfd is a guard's, which ends all others before it ends, and has to be asked to.
+    guarded: bool,
     frozen: AtomicBool,
     /// Why it is ending, once somebody decided.
     reason: Mutex<Option<String>>,
@@ -69,6 +72,10 @@ pub(crate) struct Holdings {
     pub(crate) lease: Lease,
     /// The name of its cgroups.
     pub(crate) folder: Name,
+    /// Where its private folder is.
+    pub(crate) private: Option<Arc<ServerFolder>>,
+    /// Most that the private folder may hold.
+    pub(crate) most: Size,
 }
 
 /// What whoever asked for a sandbox holds until its end: a place among the sandboxes at once, and the id where that is
@@ -119,7 +126,7 @@ impl Inner {
             Ok(waiting) => waiting,
             Err(error) => {
                 // Nobody would notice its end: it goes now, and the launcher removes its cgroups at its own end.
-                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = pidfd_send_signal(&pidfd, ending(holdings.private.is_some()));
                 return Err(error);
             }
         };
@@ -131,6 +138,7 @@ impl Inner {
             pidfd,
             control,
             cgroups,
+            guarded: holdings.private.is_some(),
             frozen: AtomicBool::new(false),
             reason: Mutex::new(None),
             ended: watch::channel(None).0,
@@ -169,7 +177,7 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert_with(|| reason.to_owned());
         // ESRCH: it has ended by itself.
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = pidfd_send_signal(&self.pidfd, ending(self.guarded));
         if self.frozen.load(Ordering::Acquire) {
             self.cgroups.release_for_kill();
         }
@@ -274,19 +282,51 @@ impl Inner {
     }
 }
 
+/// What ends a sandbox: the death of its first process is the death of all; a guard sees to that itself.
+fn ending(guarded: bool) -> Signal {
+    if guarded { Signal::TERM } else { Signal::KILL }
+}
+
+/// Looks whether a sandbox's private folder holds more than it may, and ends the sandbox if it does.
+async fn look_at_disk(inner: &Arc<Inner>, holdings: &Holdings) {
+    let Some(private) = holdings.private.clone() else {
+        return;
+    };
+    let (name, most) = (inner.folder.clone(), holdings.most);
+    let size = tokio::task::spawn_blocking(move || private::measure(private.path(), &name, most)).await;
+    let Ok(Ok(size)) = size else { return };
+    if size.bytes > most.bytes {
+        inner.end(&format!("its files took more than its disk of {} bytes", most.bytes));
+    } else if size.files > most.files {
+        inner.end(&format!("it had more than {} files", most.files));
+    }
+}
+
 /// Waits for the end of the first process, which is the end of all, and gives everything back.
 async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings) {
     let mut launcher_ended = holdings.link.ended();
+    let mut looks = tokio::time::interval(Duration::from_secs(DISK_LOOK_S));
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
+        let look = tokio::select! {
             // An error means that the reactor is shutting down, and this program with it.
             _ = pidfd.readable() => break,
             _ = launcher_ended.wait_for(|ended| *ended), if !launcher_gone(&inner) => {
                 inner.end("the launcher process ended");
+                false
             }
+            _ = looks.tick(), if holdings.private.is_some() => true,
+        };
+        if look {
+            look_at_disk(&inner, &holdings).await;
         }
     }
     remove(&inner.cgroups, inner.id()).await;
+    if let Some(private) = holdings.private.clone() {
+        let name = inner.folder.clone();
+        // Fails only when the runtime ends, and the folder with it.
+        let _ = tokio::task::spawn_blocking(move || private.remove(&name)).await;
+    }
     holdings.ids.release(&holdings.lease);
     holdings.link.forget(holdings.request).await;
     drop((

@@ -121,9 +121,43 @@ struct Rule {
     otherwise: Action,
 }
 
+/// Which filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// For a sandbox of namespaces.
+    Namespaced,
+    /// For one without: what namespaces would hold is refused. `unix`: whether sockets of the family unix can be made.
+    Plain { unix: bool },
+}
+
+/// What replaces the groups of the same names, or comes beside them, for sandboxes without namespaces.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlainPolicy {
+    #[serde(rename = "comment")]
+    _comment: String,
+    groups: Vec<Group>,
+    no_unix: Vec<Group>,
+}
+
 /// Compiles the policy that is built in.
-pub(crate) fn program() -> Result<Vec<sock_filter>, PolicyError> {
-    compile(&built_in()?)
+pub(crate) fn program(variant: Variant) -> Result<Vec<sock_filter>, PolicyError> {
+    compile(&policy(variant)?)
+}
+
+fn policy(variant: Variant) -> Result<Policy, PolicyError> {
+    let mut policy = built_in()?;
+    if let Variant::Plain { unix } = variant {
+        let plain: PlainPolicy = serde_json::from_str(include_str!("../policy/seccomp-plain.json"))?;
+        let more = if unix { Vec::new() } else { plain.no_unix };
+        for group in plain.groups.into_iter().chain(more) {
+            for other in &mut policy.groups {
+                other.syscalls.retain(|name| !group.syscalls.contains(name));
+            }
+            policy.groups.push(group);
+        }
+    }
+    Ok(policy)
 }
 
 fn built_in() -> Result<Policy, PolicyError> {
@@ -327,7 +361,7 @@ mod tests {
         };
         let mut all = [0; 6];
         all[..args.len()].copy_from_slice(args);
-        run(&program().unwrap(), ARCH, number, all)
+        run(&program(Variant::Namespaced).unwrap(), ARCH, number, all)
     }
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
@@ -383,7 +417,7 @@ mod tests {
 
     #[test]
     fn calls_that_nobody_named_do_not_exist() {
-        let program = program().unwrap();
+        let program = program(Variant::Namespaced).unwrap();
         for number in [335, 600, 4096, X32_BIT - 1] {
             assert_eq!(run(&program, ARCH, number, [0; 6]), errno(libc::ENOSYS), "{number}");
         }
@@ -391,7 +425,7 @@ mod tests {
 
     #[test]
     fn foreign_architectures_are_killed_and_x32_is_refused() {
-        let program = program().unwrap();
+        let program = program(Variant::Namespaced).unwrap();
         assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
         for number in [X32_BIT, X32_BIT | 1, X32_BIT | 59, u32::MAX] {
             assert_eq!(run(&program, ARCH, number, [0; 6]), errno(libc::ENOSYS), "{number:#x}");
@@ -449,9 +483,48 @@ mod tests {
     }
 
     #[test]
+    fn without_namespaces_what_they_would_hold_is_refused() {
+        let answer = |unix, name: &str, args: &[u64]| {
+            let Number::Here(number) = number(name) else {
+                panic!("{name} has no number here")
+            };
+            let mut all = [0; 6];
+            all[..args.len()].copy_from_slice(args);
+            run(&program(Variant::Plain { unix }).unwrap(), ARCH, number, all)
+        };
+        let none = errno(libc::EAFNOSUPPORT);
+        for unix in [true, false] {
+            for family in [2, 10, 16, 17, 40, 0] {
+                assert_eq!(answer(unix, "socket", &[family, 1, 0]), none, "family {family}");
+            }
+            for name in ["shmget", "msgget", "semget", "mq_open"] {
+                assert_eq!(answer(unix, name, &[]), errno(libc::EPERM), "{name}");
+            }
+            for (name, own, other) in [
+                ("prlimit64", [0u64, 7, 0], [5u64, 7, 0]),
+                ("sched_setaffinity", [0, 8, 0], [5, 8, 0]),
+                ("setpriority", [0, 0, 5], [0, 5, 5]),
+                ("ioprio_set", [1, 0, 5], [1, 5, 5]),
+            ] {
+                assert_eq!(answer(unix, name, &own), ALLOW, "{name} of its own");
+                assert_eq!(answer(unix, name, &other), errno(libc::EPERM), "{name} of another");
+            }
+            assert_eq!(answer(unix, "setpriority", &[2, 0, 5]), errno(libc::EPERM), "of a user");
+            assert_eq!(answer(unix, "read", &[]), ALLOW);
+            assert_eq!(answer(unix, "socketpair", &[1, 0x80801, 0]), ALLOW, "a stream pair");
+        }
+        assert_eq!(answer(true, "socket", &[1, 1, 0]), ALLOW);
+        assert_eq!(answer(false, "socket", &[1, 1, 0]), none);
+        // A pair of datagram sockets can be sent to any path.
+        assert_eq!(answer(true, "socketpair", &[1, 2, 0]), ALLOW);
+        assert_eq!(answer(false, "socketpair", &[1, 2, 0]), none);
+        assert_eq!(answer(false, "socketpair", &[1, 0x80805, 0]), ALLOW);
+    }
+
+    #[test]
     fn the_search_is_shallow() {
         // The longest walk bounds what the kernel does for each call and each installation.
-        let program = program().unwrap();
+        let program = program(Variant::Namespaced).unwrap();
         assert!(program.len() < 500, "{} instructions", program.len());
     }
 

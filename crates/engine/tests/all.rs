@@ -10,6 +10,7 @@ mod suite {
     mod filter;
     mod hostile;
     mod isolation;
+    mod landlock;
     mod limits;
     mod spares;
 }

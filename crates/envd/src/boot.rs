@@ -1,8 +1,8 @@
 //! The start of the daemon: what it protects itself from, what it is told, what it answers.
 
-use std::io::{IoSliceMut, Write};
+use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,8 +10,9 @@ use rustix::fs::{Access, Mode};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, SocketType};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use sandhold_wire::boot::{BootReady, BootSpec, CONTROL_FD};
+use sandhold_wire::boot::{BootReady, BootSpec, CONNECT_ARGUMENT, CONTROL_FD, PLAIN_VARIABLE};
 use sandhold_wire::limits::BOOT_MESSAGE;
+use sandhold_wire::names::DEFAULT_USER;
 
 use crate::connections;
 use crate::limits::{BLOCKING_IDLE, BLOCKING_THREADS, THREAD_STACK};
@@ -91,14 +92,24 @@ fn run() -> Result<(), BootError> {
     // First of all: from here on no process of the sandbox may look into this one.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(system("it cannot shut its memory off"))?;
-    let control = control_socket()?;
-    sys::close_from(CONTROL_FD + 1);
+    let connect = connect_path();
+    let control = match &connect {
+        Some(path) => Control::Stream(connect_out(path)?),
+        None => {
+            let control = control_socket()?;
+            sys::close_from(CONTROL_FD + 1);
+            Control::Packets(control)
+        }
+    };
     sys::tame_allocator();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     no_core();
 
+    if std::env::var_os(PLAIN_VARIABLE).is_some() {
+        users::only(only_user());
+    }
     let spec = read_spec(&control)?;
-    rustix::io::ioctl_fionbio(&control, true).map_err(system("the control socket"))?;
+    rustix::io::ioctl_fionbio(control.fd(), true).map_err(system("the control socket"))?;
     let state = Arc::new(State::new(spec));
     if let Some(file) = sys::inherited_oom_file().map_err(|e| BootError::System("its standard input", e))? {
         state.reaper.with_oom_file(file);
@@ -124,9 +135,13 @@ fn run() -> Result<(), BootError> {
         answer(&control, &state)?;
         // The one blocking thread that is always there, see BLOCKING_IDLE. The host need not wait for it.
         tokio::task::spawn_blocking(|| ());
-        connections::accept(control, Arc::clone(&state))
-            .await
-            .map_err(|e| BootError::System("the control socket failed", e))
+        let served = match (control, connect) {
+            (Control::Stream(stream), Some(path)) => connections::connect(stream, path, Arc::clone(&state)).await,
+            (Control::Stream(control) | Control::Packets(control), _) => {
+                connections::accept(control, Arc::clone(&state)).await
+            }
+        };
+        served.map_err(|e| BootError::System("the control socket failed", e))
     })?;
     // The kernel ends a sandbox's processes with its pid 1. Elsewhere they are ended here.
     if !is_init {
@@ -136,6 +151,19 @@ fn run() -> Result<(), BootError> {
     }
     runtime.shutdown_background();
     Ok(())
+}
+
+/// The one user of a sandbox on its host's own root.
+fn only_user() -> users::User {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    users::User {
+        name: DEFAULT_USER.to_owned(),
+        uid,
+        gid,
+        groups: vec![gid],
+        home: std::env::var("HOME").unwrap_or_else(|_| "/".to_owned()),
+        shell: "/bin/bash".to_owned(),
+    }
 }
 
 fn control_socket() -> Result<OwnedFd, BootError> {
@@ -152,7 +180,38 @@ fn control_socket() -> Result<OwnedFd, BootError> {
     Ok(control)
 }
 
-fn read_spec(control: &OwnedFd) -> Result<BootSpec, BootError> {
+/// The control socket: inherited, or one that this program connected.
+enum Control {
+    /// `SOCK_SEQPACKET`: a packet is a message, and descriptors come with it.
+    Packets(OwnedFd),
+    /// A byte stream: four bytes of length, little endian, come before each message, and no descriptor.
+    Stream(OwnedFd),
+}
+
+impl Control {
+    fn fd(&self) -> &OwnedFd {
+        let (Self::Packets(fd) | Self::Stream(fd)) = self;
+        fd
+    }
+}
+
+/// The socket of the host that this program is told to connect to: `--connect PATH`.
+fn connect_path() -> Option<PathBuf> {
+    let mut arguments = std::env::args_os().skip(1);
+    (arguments.next()? == CONNECT_ARGUMENT).then(|| arguments.next().map(PathBuf::from))?
+}
+
+fn connect_out(path: &Path) -> Result<OwnedFd, BootError> {
+    std::os::unix::net::UnixStream::connect(path)
+        .map(OwnedFd::from)
+        .map_err(|error| BootError::System("the host's socket cannot be reached", error))
+}
+
+fn read_spec(control: &Control) -> Result<BootSpec, BootError> {
+    let control = match control {
+        Control::Packets(control) => control,
+        Control::Stream(stream) => return read_stream_spec(stream),
+    };
     let mut bytes = vec![0; BOOT_MESSAGE];
     let mut none = RecvAncillaryBuffer::new(&mut []);
     let got = loop {
@@ -175,7 +234,25 @@ fn read_spec(control: &OwnedFd) -> Result<BootSpec, BootError> {
     }
 }
 
-fn answer(control: &OwnedFd, state: &Arc<State>) -> Result<(), BootError> {
+fn read_stream_spec(stream: &OwnedFd) -> Result<BootSpec, BootError> {
+    let gone = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => BootError::HostGone,
+        _ => BootError::System("the boot message cannot be read", error),
+    };
+    let copy = stream.try_clone().map_err(gone)?;
+    let mut stream = std::fs::File::from(copy);
+    let mut len = [0; 4];
+    stream.read_exact(&mut len).map_err(gone)?;
+    let len = u32::from_le_bytes(len) as usize;
+    if len > BOOT_MESSAGE {
+        return Err(BootError::TooLong);
+    }
+    let mut bytes = vec![0; len];
+    stream.read_exact(&mut bytes).map_err(gone)?;
+    serde_json::from_slice(&bytes).map_err(BootError::Message)
+}
+
+fn answer(control: &Control, state: &Arc<State>) -> Result<(), BootError> {
     let mut warnings = Vec::new();
     if let Err(unknown) = users::lookup(&state.default_user) {
         warnings.push(format!("the default user does not exist: {unknown}"));
@@ -188,7 +265,8 @@ fn answer(control: &OwnedFd, state: &Arc<State>) -> Result<(), BootError> {
     {
         warnings.push(format!("sudo does not work: {path}: {error}"));
     }
-    let missing = missing_programs(&state.path);
+    let mut missing = missing_programs(&state.path);
+    missing.retain(|name| !(state.plain && *name == "sudo"));
     if !missing.is_empty() {
         warnings.push(format!("missing programs: {}", missing.join(", ")));
     }
@@ -197,6 +275,18 @@ fn answer(control: &OwnedFd, state: &Arc<State>) -> Result<(), BootError> {
         warnings,
     };
     let bytes = serde_json::to_vec(&ready).map_err(BootError::Message)?;
+    let control = match control {
+        Control::Packets(control) => control,
+        Control::Stream(stream) => {
+            let mut message = u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes().to_vec();
+            message.extend(bytes);
+            // Far less than the buffer of a new socket, so that it goes at once or not at all.
+            return match rustix::net::send(stream, &message, SendFlags::NOSIGNAL) {
+                Ok(sent) if sent == message.len() => Ok(()),
+                _ => Err(BootError::HostGone),
+            };
+        }
+    };
     match rustix::net::send(control, &bytes, SendFlags::NOSIGNAL) {
         Ok(_) => Ok(()),
         Err(Errno::PIPE | Errno::CONNRESET) => Err(BootError::HostGone),

@@ -4,12 +4,13 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use sandhold_wire::boot::CONNECTION;
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
@@ -44,6 +45,35 @@ pub(crate) async fn accept(control: OwnedFd, state: Arc<State>) -> io::Result<()
             drop(place);
         });
     }
+}
+
+/// Serves connections that this program makes when the host asks for one, until the host closes the first.
+///
+/// # Errors
+/// The first connection cannot be waited for.
+pub(crate) async fn connect(control: OwnedFd, path: PathBuf, state: Arc<State>) -> io::Result<()> {
+    let mut control = stream(control)?;
+    let server = Server::new(state);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut byte = [0];
+    while control.read(&mut byte).await? > 0 {
+        if byte != [CONNECTION] {
+            continue;
+        }
+        // Connected all the same where there are too many: the host waits for it, and reads its end.
+        let Ok(stream) = UnixStream::connect(&path).await else {
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
+        let server = server.clone();
+        tokio::spawn(async move {
+            server.serve(stream).await;
+            drop(place);
+        });
+    }
+    Ok(())
 }
 
 fn stream(socket: OwnedFd) -> io::Result<UnixStream> {

@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::sync::Arc;
 use std::time::Instant;
 
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use sandhold_wire::limits::{PROCESS_COMMAND, PROCESSES};
@@ -16,23 +18,25 @@ use sandhold_wire::procfs::{ProcessList, ProcessRow, Stat, boot_time, user_and_m
 use crate::error::{HttpError, json};
 use crate::filesystem::error::{FsError, blocking};
 use crate::limits::{PROC_FILE, PROCESSES_LOOK};
+use crate::state::State as Daemon;
 use crate::users::Names;
 
 /// The handler.
-pub(crate) async fn get() -> Response {
-    match list().await {
+pub(crate) async fn get(State(state): State<Arc<Daemon>>) -> Response {
+    match list(state.plain).await {
         Ok(list) => json(StatusCode::OK, &list),
         Err(error) => HttpError::from(error).into_response(),
     }
 }
 
-async fn list() -> Result<ProcessList, FsError> {
+/// `plain`: those of the host are in `/proc`, too, and are left out.
+async fn list(plain: bool) -> Result<ProcessList, FsError> {
     let began = Instant::now();
-    let (before, _) = blocking(stats).await?;
+    let (before, _) = blocking(move || stats(plain)).await?;
     tokio::time::sleep(PROCESSES_LOOK).await;
     blocking(move || {
         let seconds = began.elapsed().as_secs_f64();
-        let (now, truncated) = stats()?;
+        let (now, truncated) = stats(plain)?;
         let before: HashMap<u32, Stat> = before.into_iter().map(|s| (s.pid, s)).collect();
         let names = Names::read();
         let boot = read("/proc/stat", 1 << 20)
@@ -48,7 +52,7 @@ async fn list() -> Result<ProcessList, FsError> {
 }
 
 /// The processes by their ids, and whether there were more than fit.
-fn stats() -> Result<(Vec<Stat>, bool), FsError> {
+fn stats(plain: bool) -> Result<(Vec<Stat>, bool), FsError> {
     let entries = std::fs::read_dir("/proc").map_err(|e| FsError::io("error reading /proc", e))?;
     let mut pids: Vec<u32> = entries
         .flatten()
@@ -61,7 +65,31 @@ fn stats() -> Result<(Vec<Stat>, bool), FsError> {
     let stats = pids
         .iter()
         .filter_map(|pid| Stat::parse(&read(&format!("/proc/{pid}/stat"), PROC_FILE)?));
-    Ok((stats.collect(), truncated))
+    let mut stats: Vec<Stat> = stats.collect();
+    if plain {
+        own_only(&mut stats);
+    }
+    Ok((stats, truncated))
+}
+
+/// Keeps this process and what descends from it: it is the parent of the sandbox's orphans.
+fn own_only(stats: &mut Vec<Stat>) {
+    let parents: HashMap<u32, u32> = stats.iter().map(|s| (s.pid, s.ppid)).collect();
+    let own = std::process::id();
+    stats.retain(|stat| {
+        let mut at = stat.pid;
+        // Parents are read one after the other, so what they make need not be a tree.
+        for _ in 0..parents.len() {
+            if at == own {
+                return true;
+            }
+            match parents.get(&at) {
+                Some(parent) => at = *parent,
+                None => return false,
+            }
+        }
+        false
+    });
 }
 
 fn row(stat: &Stat, before: Option<&Stat>, seconds: f64, boot: i64, names: &Names) -> ProcessRow {
@@ -103,7 +131,7 @@ mod tests {
             .unwrap();
         // Time for `exec`, which gives it its command line.
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        let list = list().await.unwrap();
+        let list = list(true).await.unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         let found = |pid: u32| list.processes.iter().find(|r| r.pid == pid).cloned().unwrap();
@@ -114,6 +142,10 @@ mod tests {
         assert!(
             !own.user.is_empty() && busy.user == own.user && busy.started >= own.started,
             "{own:?} {busy:?}"
+        );
+        assert!(
+            list.processes.iter().all(|r| r.pid != 1),
+            "the host's are not among them"
         );
         assert!(list.processes.windows(2).all(|p| p[0].pid < p[1].pid) && !list.truncated);
     }

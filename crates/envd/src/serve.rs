@@ -68,7 +68,7 @@ impl Server {
             .merge(bundle::router(Arc::clone(&state)))
             .merge(files::router(Arc::clone(&state)))
             .merge(search::router(Arc::clone(&state)))
-            .merge(services::router())
+            .merge(services::router(state.plain))
             .fallback(async || HttpError::not_found("there is no such endpoint"))
             .method_not_allowed_fallback(async || {
                 HttpError::new(StatusCode::METHOD_NOT_ALLOWED, "the endpoint does not know this method")

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustix::process::Resource;
-use sandhold_wire::boot::BootSpec;
+use sandhold_wire::boot::{BootSpec, PLAIN_VARIABLE};
 
 use crate::metrics::LastLook;
 use crate::process::{OutputRate, Table};
@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) reaper: Arc<Reaper>,
     /// Processor time at the last look of `/metrics`.
     pub(crate) cpu: LastLook,
+    /// Whether the sandbox stands on its host's own root, without namespaces.
+    pub(crate) plain: bool,
     envs: RwLock<BTreeMap<String, String>>,
 }
 
@@ -62,6 +64,10 @@ impl State {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+        let plain = std::env::var_os(PLAIN_VARIABLE).is_some();
+        if let (true, Ok(folder)) = (plain, std::env::var("TMPDIR")) {
+            envs.insert("TMPDIR".to_owned(), folder);
+        }
         envs.extend(spec.envs);
         Self {
             access_token: spec.access_token,
@@ -76,7 +82,8 @@ impl State {
             memory_bytes: spec.memory_bytes,
             output: OutputRate::new(spec.caps.output_bytes_per_s),
             can_switch_user: spec.can_switch_user,
-            sudo_socket: spec.sudo_socket,
+            // There is nobody else whom one could become.
+            sudo_socket: spec.sudo_socket.filter(|_| !plain),
             own_uid: rustix::process::geteuid().as_raw(),
             path: std::env::var("PATH")
                 .ok()
@@ -85,6 +92,7 @@ impl State {
             processes: Table::new(spec.caps.log_bytes),
             reaper: Arc::new(Reaper::new(Spawner::new(rustix::process::getrlimit(Resource::Nofile)))),
             cpu: LastLook::default(),
+            plain,
             envs: RwLock::new(envs),
         }
     }

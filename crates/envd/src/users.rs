@@ -2,6 +2,8 @@
 //!
 //! They are read anew for every lookup: they are small, and the sandbox may change them at any time.
 
+use std::sync::OnceLock;
+
 use crate::beginning::beginning;
 use crate::limits::ACCOUNT_FILE;
 
@@ -27,11 +29,26 @@ pub(crate) struct User {
 #[error("error looking up user '{0}': user: unknown user {0}")]
 pub(crate) struct UnknownUser(pub(crate) String);
 
+/// The sandbox's one user, where it stands on its host's own root: the host's account files do not know it.
+static ONLY: OnceLock<User> = OnceLock::new();
+
+/// Says who the sandbox's one user is. Once, at the start.
+pub(crate) fn only(user: User) {
+    // Nothing else sets it.
+    let _ = ONLY.set(user);
+}
+
 /// Finds a user by name, or by number when no user has that name.
 ///
 /// # Errors
 /// [`UnknownUser`] when `/etc/passwd` has no such line.
 pub(crate) fn lookup(name: &str) -> Result<User, UnknownUser> {
+    if let Some(only) = ONLY
+        .get()
+        .filter(|only| only.name == name || name.parse() == Ok(only.uid))
+    {
+        return Ok(only.clone());
+    }
     find(
         name,
         &beginning("/etc/passwd", ACCOUNT_FILE),
@@ -50,9 +67,14 @@ pub(crate) struct Names {
 impl Names {
     /// Reads both files.
     pub(crate) fn read() -> Self {
+        let only = ONLY.get();
+        let name = |id: fn(&User) -> u32| only.map(|user| (id(user), user.name.clone()));
+        let with = |first: Option<(u32, String)>, file: &str| -> Vec<(u32, String)> {
+            first.into_iter().chain(ids(&beginning(file, ACCOUNT_FILE))).collect()
+        };
         Self {
-            users: ids(&beginning("/etc/passwd", ACCOUNT_FILE)),
-            groups: ids(&beginning("/etc/group", ACCOUNT_FILE)),
+            users: with(name(|user| user.uid), "/etc/passwd"),
+            groups: with(name(|user| user.gid), "/etc/group"),
         }
     }
 

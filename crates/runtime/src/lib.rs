@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod level;
 mod network;
 mod spec;
 
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use error::RuntimeError;
+pub use level::Level;
 pub use network::{DNS_PORT, Doors, PROXY_PORT, Reach, TCP_PORT, UDP_PORT};
 pub use spec::{Isolation, Met, Resources, RuntimeInfo, SandboxSpec, Usage};
 

@@ -58,7 +58,7 @@ pub struct RuntimeInfo {
 /// How sandboxes are held.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Isolation {
-    /// `namespaces`.
+    /// The name of a [`crate::Level`], or what another engine calls its own.
     pub level: String,
     /// One line on how: ids, cgroups, filters.
     pub detail: String,

@@ -19,6 +19,14 @@ use crate::caps::DaemonCaps;
 
 /// The descriptor of the inherited control socket.
 pub const CONTROL_FD: i32 = 3;
+/// Where no descriptor can be passed to the daemon, it is started with this argument and the path of a socket of the host's,
+/// which it connects to. Messages on that first connection come after four bytes of length, little endian; instead of a
+/// descriptor comes [`CONNECTION`] alone, and the daemon connects once more.
+pub const CONNECT_ARGUMENT: &str = "--connect";
+/// Set in the daemon's environment where the sandbox stands on its host's own root, without namespaces. Then the one user is
+/// `user`, whose ids are the daemon's own and whose home and folder for temporary files are the daemon's `HOME` and `TMPDIR`;
+/// there is no `sudo`, there are no internet sockets, and most of `/proc` is not the sandbox's.
+pub const PLAIN_VARIABLE: &str = "SANDHOLD_PLAIN";
 /// The byte that comes with each connection's descriptor.
 pub const CONNECTION: u8 = b'c';
 /// Stands in the daemon's file, followed by its version and [`VERSION_END`], so that `sandhold` can compare versions

@@ -170,6 +170,16 @@ fn network() {
 }
 
 #[test]
+fn the_level_landlock() {
+    run("levels.py", &["landlock"], 3);
+}
+
+#[test]
+fn the_level_gvisor() {
+    run("levels.py", &["gvisor"], 3);
+}
+
+#[test]
 fn http_transport() {
     run("transport.py", &[], 3);
 }

@@ -10,7 +10,7 @@ use crate::{
     args::DoctorArgs,
     daemon, local,
     provider::Connected,
-    settings::{Provider, Settings},
+    settings::{LocalSettings, Provider, Settings},
 };
 
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ pub(crate) async fn run(args: &DoctorArgs, settings: &Settings) -> Result<ExitCo
                 "daemon",
                 daemon::find().map(|path| path.display().to_string()),
             ));
-            checks.extend(machine().await);
+            checks.extend(machine(settings).await);
             "local"
         }
         Provider::E2b(config) => {
@@ -105,9 +105,12 @@ pub(crate) async fn run(args: &DoctorArgs, settings: &Settings) -> Result<ExitCo
 
 /// What the engine finds by trying. What is not as it should be weakens sandboxes or forbids them; the last check, a
 /// sandbox that runs a command, tells which.
-async fn machine() -> Vec<Check> {
-    let report = sandhold_engine::probe(&local::launcher()).await;
-    let works = report.works();
+async fn machine(settings: &Settings) -> Vec<Check> {
+    let LocalSettings {
+        isolation, search_path, ..
+    } = &settings.local;
+    let report = sandhold_engine::probe(&local::launcher(), search_path).await;
+    let works = report.works(*isolation);
     let status = |ok| match (ok, works) {
         (true, _) => Status::Ok,
         (false, true) => Status::Warning,

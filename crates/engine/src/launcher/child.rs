@@ -57,7 +57,7 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// The last capability that any kernel has so far; dropping an unknown one fails with EINVAL, which ends the loop.
-const LAST_CAPABILITY: u32 = 62;
+pub(super) const LAST_CAPABILITY: u32 = 62;
 
 /// Values of the new /proc/sys, written while it is still writable.
 const SYSCTLS: &[(&str, &str, bool)] = &[
@@ -92,11 +92,11 @@ pub(super) fn run(launcher: &mut Launcher, create: &Create, inherited: Inherited
 }
 
 #[expect(clippy::exit, reason = "a forked child must not return into the launcher's loop")]
-fn leave(code: i32) -> ! {
+pub(super) fn leave(code: i32) -> ! {
     std::process::exit(code)
 }
 
-fn report(status: &OwnedFd, what: &Status) {
+pub(super) fn report(status: &OwnedFd, what: &Status) {
     let text = serde_json::to_vec(what).unwrap_or_default();
     // If the engine is gone there is nobody to tell.
     let _ = rustix::io::write(status, &text);
@@ -339,7 +339,7 @@ fn hide(paths: &[root::Hidden], at: &OwnedFd, step: Step) -> Result<(), Failure>
 
 /// Says how soon this process is ended for memory. The file stays open: once the process has other ids and an init program
 /// that nobody may look into, it cannot open it again.
-fn raise_oom_score() -> rustix::io::Result<OwnedFd> {
+pub(super) fn raise_oom_score() -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open("/proc/self/oom_score_adj", flags, Mode::empty())?;
     rustix::io::write(&file, OOM_SCORE.to_string().as_bytes())?;
@@ -348,7 +348,7 @@ fn raise_oom_score() -> rustix::io::Result<OwnedFd> {
 
 /// Descriptors 1 and 2 are the sandbox's own null device, 3 the control socket; the rest closes at exec. Descriptor 0 is the
 /// init program's `oom_score_adj`, for it to change around its forks: its children should be ended sooner than itself.
-fn arrange_descriptors(control: OwnedFd, score: Option<OwnedFd>) -> Result<(), Failure> {
+pub(super) fn arrange_descriptors(control: OwnedFd, score: Option<OwnedFd>) -> Result<(), Failure> {
     let null =
         rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).on(Step::Descriptors, "null")?;
     rustix::stdio::dup2_stdin(score.as_ref().unwrap_or(&null)).at(Step::Descriptors)?;
@@ -363,7 +363,7 @@ fn arrange_descriptors(control: OwnedFd, score: Option<OwnedFd>) -> Result<(), F
 }
 
 /// Lowers limits; never raises one, which would need a right over the host.
-fn limit_resources(create: &Create) -> Result<(), Failure> {
+pub(super) fn limit_resources(create: &Create) -> Result<(), Failure> {
     let mut limits = vec![
         (Resource::Nofile, create.open_files),
         // 1 and not 0: a core pattern that pipes into a program of the host's heeds only this value.
@@ -373,18 +373,22 @@ fn limit_resources(create: &Create) -> Result<(), Failure> {
     ];
     limits.extend(create.max_processes.map(|limit| (Resource::Nproc, limit)));
     limits.extend(create.max_file.map(|limit| (Resource::Fsize, limit)));
-    for (resource, limit) in limits {
-        let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
-        setrlimit(
-            resource,
-            Rlimit {
-                current: Some(limit),
-                maximum: Some(limit),
-            },
-        )
-        .on(Step::ResourceLimits, &format!("{resource:?}"))?;
-    }
-    Ok(())
+    limits
+        .into_iter()
+        .try_for_each(|(resource, value)| limit(resource, value))
+}
+
+/// Lowers one limit.
+pub(super) fn limit(resource: Resource, limit: u64) -> Result<(), Failure> {
+    let limit = getrlimit(resource).maximum.map_or(limit, |maximum| maximum.min(limit));
+    setrlimit(
+        resource,
+        Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        },
+    )
+    .on(Step::ResourceLimits, &format!("{resource:?}"))
 }
 
 fn give_up_rights(create: &Create) -> Result<(), Failure> {

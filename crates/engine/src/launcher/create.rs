@@ -8,9 +8,9 @@ use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
-use super::message::{At, Create, Failure, IdSource, Phase, Step};
+use super::message::{At, Create, Failure, IdSource, Phase, Step, Way};
 use super::setup::Launcher;
-use super::{child, protocol, root};
+use super::{child, guarded, protocol, root};
 use crate::cgroup::{remove_at, write_at};
 use crate::packet;
 use crate::sys::{self, CloneFlags, Forked};
@@ -56,7 +56,11 @@ pub(super) fn create(launcher: &mut Launcher, create: Create, fds: Vec<OwnedFd>)
         launcher.claims.extend(fds.next());
     }
     let mut folders = Folders::default();
-    let result = start(launcher, &create, control, status, &mut folders);
+    let result = if launcher.hello.way == Way::Namespaces {
+        start(launcher, &create, control, status, &mut folders)
+    } else {
+        guarded::start(launcher, &create, (control, status), &mut folders)
+    };
     if result.is_err() {
         for folder in &launcher.cgroups[..folders.made] {
             remove_at(folder, &create.id);
@@ -67,12 +71,12 @@ pub(super) fn create(launcher: &mut Launcher, create: Create, fds: Vec<OwnedFd>)
 
 /// The cgroup folders that were made so far.
 #[derive(Default)]
-struct Folders {
+pub(super) struct Folders {
     made: usize,
 }
 
 impl Folders {
-    fn make(&mut self, launcher: &Launcher, create: &Create) -> Result<(), Failure> {
+    pub(super) fn make(&mut self, launcher: &Launcher, create: &Create) -> Result<(), Failure> {
         for folder in &launcher.cgroups {
             root::make_dir(folder, &create.id, 0o755).on(Step::Cgroup, &create.id)?;
             self.made += 1;
@@ -81,7 +85,7 @@ impl Folders {
     }
 }
 
-fn write_limits(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
+pub(super) fn write_limits(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
     for file in &create.cgroup_files {
         let Some(folder) = launcher.cgroups.get(file.hierarchy) else {
             return Err(protocol("no such hierarchy"));
@@ -185,7 +189,11 @@ fn release(
     }
     write_limits(launcher, create)?;
     clock.mark("cgroup limits");
-    let doors = doors(launcher, create)?;
+    let doors = if launcher.hello.unified {
+        Vec::new()
+    } else {
+        doors(launcher, create, "tasks")?
+    };
     clock.mark("cgroup doors");
     let trees = mapped_trees(launcher, &proc);
     clock.mark("id-mapped trees");
@@ -198,13 +206,12 @@ fn release(
 /// `tasks`, holds up nothing; moving another process takes a lock that waits for every processor, milliseconds on a quiet
 /// machine (cgroup_procs_write_start in the kernel's kernel/cgroup/cgroup.c, since Linux 5.6). The kernel asks for the
 /// rights of who opened the file.
-fn doors(launcher: &Launcher, create: &Create) -> Result<Vec<OwnedFd>, Failure> {
-    if launcher.hello.unified {
-        return Ok(Vec::new());
-    }
+///
+/// A cgroup v2 has `cgroup.procs` for it.
+pub(super) fn doors(launcher: &Launcher, create: &Create, file: &str) -> Result<Vec<OwnedFd>, Failure> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let open = |folder: &OwnedFd| {
-        rustix::fs::openat(folder, format!("{}/tasks", create.id), flags, Mode::empty()).on(Step::Cgroup, "tasks")
+        rustix::fs::openat(folder, format!("{}/{file}", create.id), flags, Mode::empty()).on(Step::Cgroup, file)
     };
     launcher.cgroups.iter().map(open).collect()
 }

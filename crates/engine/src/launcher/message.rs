@@ -5,13 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::landlock::Fence;
+
 /// The version that both ends must share.
 pub(crate) const BUILD: &str = concat!("sandhold-engine ", env!("CARGO_PKG_VERSION"), " messages 1");
 
 /// Engine to launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// The first message. Descriptor: the init program, unless [`Hello::init_args`] is empty.
+    /// The first message. Descriptors: the server's private folder, if [`Hello::private`] is not empty, and the init
+    /// program, if there is one.
     Hello(Hello),
     /// The answer to [`Reply::NeedsMap`]: the maps are written.
     Mapped,
@@ -30,6 +33,12 @@ pub(crate) enum Request {
 pub(crate) struct Hello {
     /// [`BUILD`].
     pub(crate) build: String,
+    /// How sandboxes are held.
+    pub(crate) way: Way,
+    /// Where the server's private folder is; empty where there is none.
+    pub(crate) private: String,
+    /// The file of `runsc`; empty where it is not used.
+    pub(crate) runsc: String,
     /// Where ids come from.
     pub(crate) ids: IdSource,
     /// The template to prepare.
@@ -42,6 +51,17 @@ pub(crate) struct Hello {
     pub(crate) init_args: Vec<String>,
     /// Names under which the init program stands in a sandbox's files.
     pub(crate) programs: Vec<String>,
+}
+
+/// How the launcher makes sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Way {
+    /// With namespaces.
+    Namespaces,
+    /// Without, behind Landlock.
+    Fenced(Fence),
+    /// By `runsc`.
+    Gvisor,
 }
 
 /// Where a sandbox's ids come from.
@@ -80,6 +100,8 @@ pub(crate) struct Create {
     pub(crate) max_processes: Option<u64>,
     /// Largest file, as a resource limit for want of a cgroup.
     pub(crate) max_file: Option<u64>,
+    /// Memory of one process that it may write, as a resource limit for want of a cgroup.
+    pub(crate) max_data: Option<u64>,
     /// Open files of a process.
     pub(crate) open_files: u64,
     /// False: stop where the init program would be started, with success.
@@ -246,7 +268,10 @@ pub(crate) enum Step {
     Descriptors,
     ResourceLimits,
     Capabilities,
+    Guard,
+    PrivateFolder,
     Landlock,
+    Runsc,
     Seccomp,
     Exec,
 }
@@ -280,7 +305,10 @@ impl std::fmt::Display for Step {
             Self::Descriptors => "the sandbox's descriptors cannot be arranged",
             Self::ResourceLimits => "a resource limit cannot be set",
             Self::Capabilities => "capabilities cannot be given up",
-            Self::Landlock => "the Landlock rules cannot be installed",
+            Self::Guard => "the sandbox's guard cannot be set up",
+            Self::PrivateFolder => "the sandbox's private folder cannot be made",
+            Self::Landlock => "the sandbox cannot be restricted by Landlock",
+            Self::Runsc => "runsc cannot start the sandbox",
             Self::Seccomp => "the system call filter cannot be installed",
             Self::Exec => "the init program cannot be started",
         })

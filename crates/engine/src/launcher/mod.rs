@@ -19,6 +19,7 @@
 mod child;
 mod create;
 pub(crate) mod doors;
+mod guarded;
 pub(crate) mod message;
 mod netlink;
 mod root;
@@ -30,15 +31,17 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::cgroup::remove_at;
 use crate::packet;
-use message::{Failure, Reply, Request, Step};
+use create::Born;
+use message::{Failure, Reply, Request, Step, Way};
 
 /// A sandbox that this launcher started and nobody cleaned up after yet.
 struct Started {
     id: String,
+    pid: Pid,
     pidfd: OwnedFd,
 }
 
@@ -95,10 +98,11 @@ fn serve(socket: &OwnedFd, launcher: &mut setup::Launcher, started: &mut HashMap
                         let reply = Reply::Created {
                             request,
                             pid: born.pid.as_raw_nonzero().get(),
-                            phases: born.phases,
+                            phases: born.phases.clone(),
                         };
                         let sent = packet::send(socket, &reply, &[&born.pidfd]);
-                        started.insert(request, Started { id, pidfd: born.pidfd });
+                        let Born { pid, pidfd, .. } = born;
+                        started.insert(request, Started { id, pid, pidfd });
                         sent
                     }
                     Err(failure) => packet::send(socket, &Reply::Refused { request, failure }, &[]),
@@ -109,6 +113,10 @@ fn serve(socket: &OwnedFd, launcher: &mut setup::Launcher, started: &mut HashMap
             }
             Request::Forget { request } => {
                 started.remove(&request);
+                if launcher.hello.way != Way::Namespaces {
+                    let known: Vec<Pid> = started.values().map(|sandbox| sandbox.pid).collect();
+                    guarded::end_strangers(&known);
+                }
             }
             Request::Hello(_) | Request::Mapped => return,
         }
@@ -117,16 +125,25 @@ fn serve(socket: &OwnedFd, launcher: &mut setup::Launcher, started: &mut HashMap
 
 /// The engine is gone: ends what it left.
 fn end_all(launcher: &setup::Launcher, started: HashMap<u64, Started>) {
+    let guarded = launcher.hello.way != Way::Namespaces;
     for sandbox in started.values() {
-        // ESRCH: it ended by itself.
-        let _ = pidfd_send_signal(&sandbox.pidfd, Signal::KILL);
+        // ESRCH: it ended by itself. A guard ends all before it ends.
+        let signal = if guarded { Signal::TERM } else { Signal::KILL };
+        let _ = pidfd_send_signal(&sandbox.pidfd, signal);
     }
     for sandbox in started.into_values() {
         launcher.thaw(&sandbox.id);
         let mut wait = [PollFd::new(&sandbox.pidfd, PollFlags::IN)];
         let _ = poll(&mut wait, None);
+        if guarded {
+            guarded::end_strangers(&[]);
+        }
         for folder in &launcher.cgroups {
             remove_at(folder, &sandbox.id);
+        }
+        if let Some(private) = &launcher.private {
+            // What is left is swept by the next server.
+            let _ = crate::private::remove(private, &sandbox.id);
         }
     }
     // The server's own folders go with the last sandbox; what is still there is swept at the next start of a server.

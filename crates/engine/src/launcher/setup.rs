@@ -7,9 +7,10 @@ use libc::sock_filter;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
 
-use super::message::{At, BUILD, Failure, Hello, IdSource, Ready, Reply, Request, Step};
+use super::message::{At, BUILD, Failure, Hello, IdSource, Ready, Reply, Request, Step, Way};
 use super::{protocol, root, wall};
 use crate::packet;
+use crate::seccomp::Variant;
 use crate::sys;
 use crate::template::Template;
 
@@ -25,6 +26,8 @@ pub(super) struct Launcher {
     pub(super) unmapped: Vec<bool>,
     /// Parts of /proc and /sys that this host has and a sandbox must not see.
     pub(super) masks: root::Masks,
+    /// The server's folder of private folders, whose lock is held by it.
+    pub(super) private: Option<OwnedFd>,
     pub(super) filter: Vec<sock_filter>,
     /// Whether sandboxes get a second wall.
     pub(super) wall: bool,
@@ -93,7 +96,18 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
     }
     rustix::process::setsid().ok();
     let proof = sys::SingleThreaded::prove().ok_or_else(|| protocol("the launcher has threads"))?;
-    take_ids(socket, hello.ids)?;
+    let plain = match hello.way {
+        Way::Namespaces => None,
+        Way::Fenced(fence) => Some(fence),
+        Way::Gvisor => None,
+    };
+    let namespaced = hello.way == Way::Namespaces;
+    if namespaced {
+        take_ids(socket, hello.ids)?;
+    } else {
+        // What a guard leaves behind comes here.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).at(Step::Guard)?;
+    }
     let mut cgroups = Vec::new();
     let mut cgroup_parents = Vec::new();
     for path in &hello.cgroups {
@@ -121,7 +135,13 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
             }));
         }
     };
-    let filter = crate::seccomp::program().map_err(|error| Failure {
+    let variant = match plain {
+        None => Variant::Namespaced,
+        Some(fence) => Variant::Plain {
+            unix: fence.unix_sockets(),
+        },
+    };
+    let filter = crate::seccomp::program(variant).map_err(|error| Failure {
         step: Step::Policy,
         object: error.to_string(),
         errno: 0,
@@ -131,7 +151,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         time_namespace,
         warnings: Vec::new(),
     };
-    if !time_namespace {
+    if !time_namespace && namespaced {
         facts
             .warnings
             .push("the kernel has no time namespaces: sandboxes see how long the host has been up".to_owned());
@@ -142,8 +162,12 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         facts.warnings.push(text.to_owned());
     }
     let masks = root::Masks::of_this_host();
-    let init = fds.into_iter().next();
-    root::enter(&template, init.as_ref(), &hello.programs)?;
+    let mut fds = fds.into_iter();
+    let private = if hello.private.is_empty() { None } else { fds.next() };
+    let init = fds.next();
+    if namespaced {
+        root::enter(&template, init.as_ref(), &hello.programs)?;
+    }
     let (life_read, life_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::ParentDeath)?;
     let init_args = hello
         .init_args
@@ -157,6 +181,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         unmapped: vec![hello.ids != IdSource::Ranges; template.trees.len()],
         template,
         masks,
+        private,
         filter,
         wall,
         init,

@@ -24,6 +24,8 @@ impl SingleThreaded {
 pub(crate) struct CloneFlags(u64);
 
 impl CloneFlags {
+    /// A plain fork.
+    pub(crate) const NONE: Self = Self(0);
     /// User, mount, process, network, IPC and UTS namespaces.
     pub(crate) const BASE: Self = Self(
         (libc::CLONE_NEWUSER

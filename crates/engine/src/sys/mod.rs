@@ -3,12 +3,14 @@
 
 mod clone;
 mod filter;
+mod guard;
 mod mount;
 mod process;
 mod watch;
 
 pub(crate) use clone::{CloneFlags, Forked, SingleThreaded, Unshare, clone3, unshare};
 pub(crate) use filter::install;
+pub(crate) use guard::{adopt, kill_all_others, landlock_abi, pending, signal_fd};
 pub(crate) use mount::set_attributes;
 pub(crate) use process::{
     close_from, close_on_exec_from, default_signals, execute, ignore_children, loopback_up, move_to, own_signals,

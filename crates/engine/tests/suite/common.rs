@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sandhold_engine::{Engine, EngineConfig, InitProgram};
-use sandhold_runtime::{Resources, Runtime, RuntimeError, Sandbox, SandboxSpec};
+use sandhold_runtime::{Level, Resources, Runtime, RuntimeError, Sandbox, SandboxSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// Names the level that the suites run on; the default one if it is not set.
+pub(super) const LEVEL: &str = "SANDHOLD_ISOLATION";
 /// The id of `user` inside.
 pub(super) const USER: u32 = 1000;
 
@@ -23,6 +25,10 @@ pub(super) fn config() -> EngineConfig {
         vec![probe.into(), "__launcher".into()],
     );
     config.init_args = vec!["probe-init".to_owned()];
+    config.search_path = std::env::var_os("PATH").unwrap_or_default();
+    if let Ok(name) = std::env::var(LEVEL) {
+        config.isolation = Level::named(&name).expect("a level");
+    }
     config
 }
 

@@ -252,11 +252,11 @@ async fn a_frozen_sandbox_stands_still_goes_on_and_can_be_killed() {
 
 #[tokio::test]
 async fn the_doctor_finds_a_sandbox_here_and_names_what_a_wrong_launcher_lacks() {
-    let report = probe(&[probe_program().into(), "__launcher".into()]).await;
-    assert!(report.works(), "{report:#?}");
+    let report = probe(&[probe_program().into(), "__launcher".into()], std::ffi::OsStr::new("")).await;
+    assert!(report.works(sandhold_runtime::Level::Namespaces), "{report:#?}");
     assert!(report.items.iter().any(|item| item.name == "kernel" && item.ok));
-    let report = probe(&["/bin/true".into()]).await;
-    assert!(!report.works(), "{report:#?}");
+    let report = probe(&["/bin/true".into()], std::ffi::OsStr::new("")).await;
+    assert!(!report.works(sandhold_runtime::Level::Namespaces), "{report:#?}");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ use tokio::io::unix::AsyncFd;
 
 pub(crate) use rate::OutputRate;
 pub(crate) use service::Service;
+pub(crate) use stdio::other_end;
 pub(crate) use stream::DEADLINE_EXCEEDED;
 pub(crate) use table::Table;
 

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Uid;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -94,13 +96,29 @@ fn give(fd: OwnedFd, owner: Option<&User>) -> OwnedFd {
     fd
 }
 
+/// The other end of a terminal. By its descriptor, where the kernel can: what stands at its path need not be it.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn other_end(master: &OwnedFd, flags: OpenptFlags) -> io::Result<OwnedFd> {
+    match ioctl_tiocgptpeer(master, flags) {
+        // gVisor's kernel does not know the call.
+        Err(Errno::NOTTY) => {
+            let path = rustix::pty::ptsname(master, Vec::new())?;
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            Ok(rustix::fs::open(path, flags, Mode::empty())?)
+        }
+        other => Ok(other?),
+    }
+}
+
 /// One terminal for all three.
 pub(crate) fn terminal(pty: &PTY, owner: Option<&User>) -> io::Result<Stdio> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags)?;
     unlockpt(&master)?;
     tcsetwinsize(&master, winsize(pty))?;
-    let slave = Arc::new(give(ioctl_tiocgptpeer(&master, flags)?, owner));
+    let slave = Arc::new(give(other_end(&master, flags)?, owner));
     rustix::io::ioctl_fionbio(&master, true)?;
     let master = Arc::new(async_fd(master, Interest::READABLE | Interest::WRITABLE)?);
     let outputs = vec![Output::new(Source::Pty, Arc::clone(&master))];

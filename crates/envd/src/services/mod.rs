@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Shared};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use http::StatusCode;
 use sandhold_wire::services::{Await, Ports, Probe};
 use serde::Deserialize;
@@ -25,6 +25,11 @@ use crate::files::json_body;
 use crate::filesystem::error::{FsError, Kind, blocking};
 use crate::limits::{BUSY, PORTS_LOOKS, PROBES, READY_WAITERS};
 
+/// What is said where the sandbox has no internet sockets.
+const NO_SOCKETS: &str = "this sandbox is held by the isolation level landlock, which has no network, not even a loopback: \
+                          no program in it can listen on a port or connect to one. Services need the level namespaces or \
+                          gvisor (`--isolation`)";
+
 /// How many requests of each kind there may be at a time.
 struct Places {
     looks: Semaphore,
@@ -33,7 +38,16 @@ struct Places {
 }
 
 /// The routes of this module.
-pub(crate) fn router() -> Router {
+///
+/// `plain`: the sandbox has no internet sockets, so that there is nothing to tell but that.
+pub(crate) fn router(plain: bool) -> Router {
+    if plain {
+        let refuse = async || HttpError::new(StatusCode::NOT_IMPLEMENTED, NO_SOCKETS);
+        return Router::new()
+            .route("/sandhold/ports", any(refuse))
+            .route("/sandhold/ready", any(refuse))
+            .route("/sandhold/http", any(refuse));
+    }
     let places = Arc::new(Places {
         looks: Semaphore::new(PORTS_LOOKS),
         waiters: Semaphore::new(READY_WAITERS),

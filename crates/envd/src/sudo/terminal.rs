@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::pty::{OpenptFlags, grantpt, openpt, unlockpt};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::limits::SUDO_COPY;
+use crate::process::other_end;
 use crate::sys::async_fd;
 
 /// Both terminals.
@@ -50,7 +51,7 @@ impl Terminal {
         let master = openpt(flags)?;
         grantpt(&master)?;
         unlockpt(&master)?;
-        let slave = ioctl_tiocgptpeer(&master, flags)?;
+        let slave = other_end(&master, flags)?;
         let saved = tcgetattr(stdin)?;
         tcsetattr(&slave, OptionalActions::Now, &saved)?;
         tcsetwinsize(&slave, tcgetwinsize(stdin)?)?;
