@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use libfuzzer_sys::fuzz_target;
 use sandhold_egress::{Egress, EgressConfig};
 use sandhold_fuzz::wait;
-use sandhold_gateway::{Gateway, GatewayConfig, Owner};
+use sandhold_gateway::{CapRules, Gateway, GatewayConfig, Owner};
 use sandhold_runtime::{
     Isolation, Reach, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Stream, Usage,
 };
@@ -39,6 +39,9 @@ impl Runtime for Hollow {
                 ..Resources::default()
             },
             isolation: Isolation::default(),
+            least: Resources::default(),
+            most: Resources::default(),
+            ca_bundle: None,
             templates: vec!["base".into()],
             reach: Reach::default(),
             can_freeze: true,
@@ -92,6 +95,7 @@ fn api() -> &'static Router {
             home: home.path().to_owned(),
             domain: Some("sandhold.localhost".into()),
             max_timeout_s: 3600,
+            caps: CapRules::default(),
             keep_paused: false,
             egress: Egress::new(EgressConfig::default()).expect("no rule is wrong"),
         };
