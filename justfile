@@ -25,6 +25,10 @@ deny:
 test:
     bash tests/run.sh
 
+# Feeds what parses bytes of strangers with bytes that nobody would send, each target for so many seconds
+fuzz seconds="60" *targets:
+    bash fuzz/run.sh {{seconds}} {{targets}}
+
 # Side by side: Sandhold, bubblewrap, runc, the bare host
 bench *args:
     bash benches/run.sh {{args}}

@@ -24,6 +24,8 @@ pub(crate) use helper::{Helper, Printed};
 pub use jobs::{AttachedJob, JobSummary, job_tag};
 pub use process::Process;
 pub use types::{CommandEvent, CommandRequest, CommandSelector, ExitStatus, ProcessSummary, PtySize, SignalKind};
+#[cfg(fuzzing)]
+pub(crate) use {process::output_in, processes::listed};
 
 /// Processes of one sandbox.
 #[derive(Clone)]

@@ -22,6 +22,8 @@ use crate::{
 };
 
 pub(crate) use url::{QUERY, pair};
+#[cfg(fuzzing)]
+pub(crate) use {archive::is_understood, fallback::found_by_command, search::found_by_server};
 
 pub use archive::{ArchiveEvent, ArchiveReport, ArchiveWork, PathList, UnzipRequest, ZipRequest};
 pub use watch::{Watch, WatchEvent, WatchKind};

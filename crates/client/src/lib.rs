@@ -10,6 +10,9 @@ mod commands;
 mod envd;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod limits;
 mod sandbox;
 mod services;

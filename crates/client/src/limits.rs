@@ -50,6 +50,8 @@ pub(crate) const STDIN_CHUNK: usize = 512 << 10;
 pub(crate) const HELPER_STDERR: usize = 16 << 10;
 /// What `find` or `grep` may print in a sandbox without a search of its own.
 pub(crate) const HELPER_STDOUT: usize = 16 << 20;
+/// Longest path of what `find` or `git` names there: that of the kernel.
+pub(crate) const SEARCH_PATH: usize = 4096;
 /// How long `find` or `grep` may run there.
 pub(crate) const SEARCH_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -5,6 +5,9 @@
 
 mod fallback;
 
+#[cfg(fuzzing)]
+pub(crate) use fallback::read_ports;
+
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,

@@ -173,6 +173,7 @@ fn target(bytes: &[u8]) -> Option<SocketAddr> {
 }
 
 /// For fuzzing.
+#[cfg(fuzzing)]
 pub(crate) fn read(bytes: &[u8]) {
     let _ = answer(bytes, 1);
     let _ = target(bytes);

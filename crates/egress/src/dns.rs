@@ -122,6 +122,18 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Question, Option<Box<Message>>> {
     })
 }
 
+/// For fuzzing: the name that a query asks for, or the answer to one that is not understood.
+#[cfg(fuzzing)]
+pub(crate) fn asked(bytes: &[u8]) -> Result<(String, Vec<u8>), Option<Vec<u8>>> {
+    match parse(bytes) {
+        Ok(question) => {
+            let answer = begin(&question.message).to_vec().unwrap_or_default();
+            Ok((question.name, answer))
+        }
+        Err(answer) => Err(answer.map(|answer| answer.to_vec().unwrap_or_default())),
+    }
+}
+
 /// A name as rules are held against it; `None` if it has characters that could be mistaken.
 fn text(name: &Name) -> Option<String> {
     let labels: Option<Vec<&str>> = name.iter().map(|label| std::str::from_utf8(label).ok()).collect();

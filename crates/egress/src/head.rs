@@ -39,21 +39,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Head {
     let text = &bytes[start..];
     let end = text.iter().position(|b| *b == b'\n');
     let line = &text[..end.unwrap_or(text.len()).min(LINE)];
-    if !line.iter().all(|b| matches!(b, b'\t' | b'\r' | 0x20..=0x7e | 0x80..)) {
-        return Head::Other;
+    const PREFACE: &[u8] = b"PRI * HTTP/2";
+    if end.is_none() && line.len() < PREFACE.len() && PREFACE.starts_with(line) {
+        return Head::More;
     }
-    if line.starts_with(b"PRI * HTTP/2") {
+    if line.starts_with(PREFACE) {
         return Head::Http2;
     }
-    if line.windows(5).any(|w| w.eq_ignore_ascii_case(b"HTTP/")) {
+    // The first word of a request is its method: letters and what else RFC 9110 lets a token have, and then a blank. SSH
+    // greets with one word. What is told must not depend on how many bytes came at once: the sender chooses that.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let method = line.iter().position(|b| !token(*b)).map(|at| (at, line[at]));
+    let may_be = method.is_none_or(|(at, byte)| at > 0 && matches!(byte, b' ' | b'\t' | 0x0b | 0x0c | b'\r'));
+    if may_be && line.windows(5).any(|w| w.eq_ignore_ascii_case(b"HTTP/")) {
         return Head::Http;
     }
-    // The first word of a request is its method: letters, and then a space. SSH greets with one word.
-    let method = line
-        .iter()
-        .position(|b| !b.is_ascii_alphabetic())
-        .map(|at| (at, line[at]));
-    let may_be = method.is_none_or(|(at, byte)| at > 0 && matches!(byte, b' ' | b'\t'));
     if end.is_none() && may_be && text.len() < LINE {
         Head::More
     } else {
@@ -78,7 +78,12 @@ mod tests {
             (b"", Head::More),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Head::Http2),
             (b"SSH-2.0-OpenSSH_9.6\r\n", Head::Other),
-            (b"SSH-2.0", Head::Other),
+            (b"SSH-2.0", Head::More),
+            (b"PRI * HTTP/", Head::More),
+            (b"M-", Head::More),
+            (b"GET /\x01", Head::More),
+            (b"GET /\x01 HTTP/1.1\r\n", Head::Http),
+            (b"M-SEARCH * HTTP/1.1\r\n", Head::Http),
             (b"\0\0\0\x08\x04\xd2\x16\x2f", Head::Other),
             (b"PING\r\n", Head::Other),
             (b"\x16\x03\x01\0\0", Head::BadTls),

@@ -19,6 +19,9 @@ mod dial;
 mod dns;
 mod door;
 mod egress;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod handed;
 mod head;
 mod inspect;
@@ -44,28 +47,3 @@ mod world;
 pub use blocked::Blocked;
 pub use egress::{Attached, Egress, EgressConfig, EgressError};
 pub use policy::{Mode, Policy, PolicyError};
-
-/// The readers of untrusted bytes, for fuzzing. Each must return, whatever it is given.
-#[doc(hidden)]
-pub mod fuzz {
-    /// First bytes of a connection: TLS or HTTP.
-    pub fn head(bytes: &[u8]) {
-        let _ = crate::head::parse(bytes);
-    }
-
-    /// A name query.
-    pub fn dns(bytes: &[u8]) {
-        let _ = crate::dns::parse(bytes);
-    }
-
-    /// An answer of the kernel about a flow.
-    pub fn conntrack(bytes: &[u8]) {
-        crate::conntrack::read(bytes);
-    }
-
-    /// A rule, and a host as it stands in a request.
-    pub fn text(text: &str) {
-        let _ = crate::rule::Rule::parse("allow_out", text);
-        let _ = crate::web::authority(text);
-    }
-}

@@ -290,7 +290,7 @@ fn unreachable(key: &str, error: &io::Error) -> Answer {
 }
 
 /// The host and port that a request names. Where its URL and its `Host` header both name one, they must be the same.
-fn target<B>(request: &Request<B>) -> Result<(Option<Host>, Option<u16>), String> {
+pub(crate) fn target<B>(request: &Request<B>) -> Result<(Option<Host>, Option<u16>), String> {
     let mut headers = request.headers().get_all(header::HOST).iter();
     let header = headers.next();
     if headers.next().is_some() {

@@ -89,7 +89,7 @@ pub(crate) fn user(state: &State, headers: &HeaderMap) -> Result<User, UserError
 }
 
 /// The user name of `Authorization: Basic base64("name:")`. Other schemes are not ours and count as none.
-fn basic_user(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn basic_user(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

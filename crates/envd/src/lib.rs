@@ -17,6 +17,9 @@ mod connections;
 mod error;
 mod files;
 mod filesystem;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod kill;
 mod limits;
 mod metrics;

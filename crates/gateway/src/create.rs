@@ -240,7 +240,7 @@ fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), Refusal> {
     }
 }
 
-fn check_answer(answer: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check_answer(answer: &[u8]) -> Result<(), Refusal> {
     let internal = |message: String| Refusal::internal(message);
     let ready: BootReady = serde_json::from_slice(answer)
         .map_err(|_| internal("the sandbox's daemon answered something that is not a boot answer".into()))?;

@@ -25,6 +25,9 @@ mod entry;
 mod error;
 mod events;
 mod forward;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod history;
 mod idempotency;
 mod keys;

@@ -14,6 +14,9 @@ mod edit;
 mod elsewhere;
 mod errors;
 mod export;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod guide;
 mod host_files;
 mod http;

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 
 use emulator::Emulator;
 pub(crate) use emulator::Screen;
+#[cfg(fuzzing)]
+pub use emulator::terminal;
 pub(crate) use session::Rest;
 pub(crate) use text::Part;
 

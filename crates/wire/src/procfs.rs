@@ -144,7 +144,8 @@ impl Stat {
         // What took the same id since is another process.
         let before = before.filter(|b| b.started == self.started).map_or(0, |b| b.used);
         let ticks = u32::try_from(self.used.saturating_sub(before)).unwrap_or(u32::MAX);
-        if seconds <= 0.0 {
+        // In less than a tick nothing is counted, and what the sandbox says of the time may be no number.
+        if !seconds.is_finite() || seconds < 1.0 / f64::from(TICKS_PER_SECOND) {
             return 0.0;
         }
         let percent = f64::from(ticks) / f64::from(TICKS_PER_SECOND) / seconds * 100.0;
@@ -230,7 +231,9 @@ mod tests {
         };
         let close = |a: f64, b: f64| (a - b).abs() < 0.01;
         assert!(close(now.cpu_since(Some(&before), 0.2), 50.0));
-        assert!(close(now.cpu_since(Some(&before), 0.0), 0.0));
+        for none in [0.0, -1.0, f64::MIN_POSITIVE, f64::NAN, f64::INFINITY] {
+            assert!(close(now.cpu_since(Some(&before), none), 0.0), "{none}");
+        }
         let other = Stat { started: 1, ..before };
         assert!(
             close(now.cpu_since(Some(&other), 2.0), 100.0),

@@ -130,6 +130,17 @@ impl Process {
     }
 }
 
+/// For the fuzzer: reads a message; the bytes of output in it, `None` if it cannot be read.
+#[cfg(fuzzing)]
+pub(crate) fn output_in(codec: Codec, message: &Bytes) -> Option<usize> {
+    Some(match read(codec, message, "").ok()? {
+        Told::Event(CommandEvent::Stdout(bytes) | CommandEvent::Stderr(bytes) | CommandEvent::Pty(bytes)) => {
+            bytes.len()
+        }
+        _ => 0,
+    })
+}
+
 /// Reads a message. `Start` and `Connect` answer with the same shape.
 fn read(codec: Codec, message: &Bytes, path: &str) -> Result<Told, Error> {
     match codec {

@@ -142,7 +142,7 @@ impl Commands {
 }
 
 /// Reads what [`LIST`] printed. `None` when it is not that.
-fn listed(printed: &[u8]) -> Option<ProcessList> {
+pub(crate) fn listed(printed: &[u8]) -> Option<ProcessList> {
     let mut parts = printed.splitn(SECTIONS + 1, |b| *b == 0);
     let mut text = || parts.next().map(String::from_utf8_lossy);
     let own: u32 = text()?.trim().parse().ok()?;

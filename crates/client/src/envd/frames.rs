@@ -44,7 +44,7 @@ pub(crate) struct FrameStream {
 }
 
 impl FrameStream {
-    pub(super) fn new(body: Body, codec: Codec, path: &'static str) -> Self {
+    pub(crate) fn new(body: Body, codec: Codec, path: &'static str) -> Self {
         Self {
             body,
             codec,

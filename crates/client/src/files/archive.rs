@@ -244,6 +244,12 @@ fn events(
     .boxed()
 }
 
+/// For the fuzzer: whether a line about an archive is understood.
+#[cfg(fuzzing)]
+pub(crate) fn is_understood(line: &[u8]) -> bool {
+    understood(line, "i").is_ok()
+}
+
 fn understood(line: &[u8], id: &str) -> Result<ArchiveEvent, Error> {
     match serde_json::from_slice(line) {
         Ok(Line::Progress { entries, bytes }) => Ok(ArchiveEvent::Progress { entries, bytes }),

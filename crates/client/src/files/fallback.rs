@@ -116,6 +116,20 @@ impl Files {
     }
 }
 
+/// For the fuzzer: reads what the scripts printed.
+#[cfg(fuzzing)]
+pub(crate) fn found_by_command(printed: &[u8], cut: bool, query: &SearchQuery) -> Result<Option<SearchResult>, Error> {
+    let filter = Filter::new(query)?;
+    let Some((base, found)) = split(printed, 0) else {
+        return Ok(None);
+    };
+    let base = String::from_utf8_lossy(base);
+    Ok(Some(match query.mode {
+        SearchMode::Content => content(&base, found, cut, query, &filter),
+        SearchMode::Name => names(&base, found, query, &filter)?,
+    }))
+}
+
 /// What the programs printed to standard error when they found nothing.
 fn complaint(stderr: &str) -> Error {
     let lower = stderr.to_ascii_lowercase();

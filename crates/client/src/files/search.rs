@@ -92,6 +92,13 @@ impl Files {
     }
 }
 
+/// For the fuzzer: reads the answer of a server.
+#[cfg(fuzzing)]
+pub(crate) fn found_by_server(body: &[u8]) -> Option<Vec<SearchMatch>> {
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    Some(answer.matches.into_iter().map(Into::into).collect())
+}
+
 impl From<Match> for SearchMatch {
     fn from(
         Match {

@@ -164,7 +164,7 @@ impl Services {
     }
 }
 
-fn read_ports(text: &str) -> Ports {
+pub(crate) fn read_ports(text: &str) -> Ports {
     let mut parts = text.split("---\n");
     let mut part = || parts.next().unwrap_or_default();
     let (tables, processes, busiest) = (part(), part(), part());
@@ -214,7 +214,8 @@ fn busy(line: &str) -> Option<Busy> {
     let (pid, cpu, rss) = (word()?, word()?, word()?);
     Some(Busy {
         pid: pid.parse().ok()?,
-        cpu_pct: cpu.parse().ok()?,
+        // "inf" and "NaN" are read as numbers too, which JSON has none for.
+        cpu_pct: cpu.parse().ok().filter(|pct: &f64| pct.is_finite())?,
         memory: rss.parse::<u64>().ok()?.saturating_mul(1024),
         command: rest.trim().to_owned(),
     })
@@ -233,7 +234,8 @@ mod tests {
             ---\n\
             12 (a (b) S 1 12 7 0 -1 4194560 \n4000 4711 4712 \npython3 -m http.server \n\
             ---\n\
-            \x20  12  3.5 10240 python3 -m http.server 8080\n    1  0.0   100 [init]\nnot a line\n";
+            \x20  12  3.5 10240 python3 -m http.server 8080\n    1  0.0   100 [init]\nnot a line\n\
+            \x20  13  inf 1 a b\n  14  NaN 1 a b\n";
         let ports = read_ports(text);
         let seen = |l: &Listener| (l.port, l.addresses.len(), l.pid, l.session, l.command.clone());
         let found: Vec<_> = ports.listening.iter().map(seen).collect();

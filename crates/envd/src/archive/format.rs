@@ -364,9 +364,44 @@ fn read_map(input: &mut impl Read, stored: u64, size: u64) -> Result<Vec<(u64, u
         segments.push((offset, len));
     }
     skip_padding(input, taken)?;
-    if taken + padding(taken) as u64 + sum == stored {
+    if sum.checked_add(taken + padding(taken) as u64) == Some(stored) {
         Ok(segments)
     } else {
         Err(wrong())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_of_more_than_there_is_room_for_is_refused() {
+        let archive = |len: u64, stored: u64| {
+            let mut records = Vec::new();
+            record(&mut records, b"GNU.sparse.major", b"1");
+            record(&mut records, b"GNU.sparse.realsize", u64::MAX.to_string().as_bytes());
+            let head = |kind, size| {
+                let mut out = Vec::new();
+                let mut header = Header::new_ustar();
+                header.set_entry_type(kind);
+                header.set_size(size);
+                header.set_mode(0o644);
+                header.set_mtime(0);
+                header.set_uid(0);
+                header.set_gid(0);
+                write_header(&mut out, header, b"f", b"").unwrap();
+                out
+            };
+            let mut bytes = head(EntryType::XHeader, records.len() as u64);
+            put(&mut bytes, &records).unwrap();
+            pad(&mut bytes, records.len() as u64).unwrap();
+            bytes.extend(head(EntryType::Regular, stored));
+            bytes.extend(sparse_map(&[(0, len)]));
+            read_head(&mut &bytes[..])
+        };
+        assert_eq!(archive(5, 512 + 5).unwrap().unwrap().size, u64::MAX);
+        // 512 bytes of the map and this many are 511 where sums wrap around.
+        assert!(archive(u64::MAX, 511).is_err());
     }
 }

@@ -6,6 +6,8 @@
 //! memory is bounded by a few buffers and, for hard links, by the number of files that have several names.
 
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod pack;
 mod unpack;
 

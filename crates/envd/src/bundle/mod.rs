@@ -6,6 +6,8 @@
 //! request is for, so an archive of a stranger can do no more than that user.
 
 mod deflate;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod gunzip;
 mod pack;
 mod place;

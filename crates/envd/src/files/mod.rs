@@ -37,6 +37,31 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .with_state(state)
 }
 
+/// For the fuzzer: what conditions and `Range` of a request make of a file that was changed when time began.
+#[cfg(fuzzing)]
+pub(crate) fn range(headers: &http::HeaderMap, size: u64) -> Result<Option<std::ops::Range<u64>>, ()> {
+    match conditions::judge(headers, std::time::UNIX_EPOCH, size) {
+        conditions::Verdict::Part(part) => Ok(Some(part)),
+        conditions::Verdict::Whole => Ok(None),
+        _ => Err(()),
+    }
+}
+
+/// For the fuzzer: the query of a file URL.
+#[cfg(fuzzing)]
+pub(crate) fn file_query(query: &str) -> Option<[Option<String>; 4]> {
+    let uri: http::Uri = format!("/files?{query}").parse().ok()?;
+    let query: axum::extract::Query<access::Query> = axum::extract::Query::try_from_uri(&uri).ok()?;
+    let access::Query {
+        path,
+        username,
+        signature,
+        signature_expiration,
+        ..
+    } = query.0;
+    Some([path, username, signature, signature_expiration.map(|at| at.to_string())])
+}
+
 /// The answer for a file at `path`.
 fn written(path: &Path, metadata: Option<BTreeMap<String, String>>) -> WrittenFile {
     WrittenFile {

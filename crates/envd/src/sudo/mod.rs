@@ -26,6 +26,8 @@ mod terminal;
 pub(crate) use client::main as client;
 pub(crate) use listen::start;
 pub(crate) use monitor::main as monitor;
+#[cfg(fuzzing)]
+pub(crate) use packet::same_again;
 
 /// The name under which the daemon's program is `sudo`.
 pub(crate) const PROGRAM: &str = "sudo";

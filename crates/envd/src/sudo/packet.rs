@@ -216,6 +216,14 @@ impl Request {
     }
 }
 
+/// For the fuzzer: whether `bytes` are a request, which written and read again is the same.
+#[cfg(fuzzing)]
+pub(crate) fn same_again(bytes: &[u8]) -> Option<bool> {
+    let request = Request::decode(bytes).ok()?;
+    let again = request.encode().ok().and_then(|bytes| Request::decode(&bytes).ok());
+    Some(again.is_some_and(|again| again == request))
+}
+
 /// Takes the descriptors and the request from a caller.
 ///
 /// # Errors

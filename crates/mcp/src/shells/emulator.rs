@@ -221,6 +221,21 @@ fn affordable(function: Function, cells: usize, allowance: &mut usize) -> Option
     }
 }
 
+/// For the fuzzer: a terminal of so many columns and rows takes output piece by piece: its screen, its cursor, its title, its
+/// text and its answers.
+#[cfg(fuzzing)]
+pub fn terminal<'a>(
+    cols: u32,
+    rows: u32,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (String, Option<(usize, usize)>, String, String, Vec<u8>) {
+    let mut emulator = Emulator::new(PtySize { cols, rows });
+    let answers = pieces.flat_map(|piece| emulator.feed(piece)).collect();
+    let Screen { text, cursor } = emulator.screen();
+    let (title, unread) = (emulator.title().to_owned(), emulator.unread_text().to_owned());
+    (text, cursor, title, unread, answers)
+}
+
 fn columns(size: PtySize) -> usize {
     usize::try_from(size.cols).unwrap_or(1).max(1)
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::RegexBuilder;
 
-use crate::{Error, SearchMatch, SearchQuery, SearchResult};
+use crate::{Error, SearchMatch, SearchQuery, SearchResult, limits};
 
 /// Which files count.
 pub(super) struct Filter {
@@ -160,6 +160,10 @@ pub(super) fn names(base: &str, mut rest: &[u8], query: &SearchQuery, filter: &F
     let mut seen = HashSet::new();
     'names: while let Some((name, after)) = split(rest, 0) {
         rest = after;
+        // Each part of a path is looked at by itself, so one without an end would take time without an end.
+        if name.len() > limits::SEARCH_PATH {
+            continue;
+        }
         let name = String::from_utf8_lossy(name);
         let relative = name.strip_prefix("./").unwrap_or(&name);
         // git tells files only; the folders above them are names too.
@@ -319,6 +323,10 @@ mod tests {
         .unwrap();
         let paths: Vec<_> = found.matches.iter().map(|m| m.path.as_str()).collect();
         assert_eq!(paths, ["/base/src", "/base/src/sub"]);
+        // Longer than any path that the kernel takes.
+        let endless = ["s/".repeat(limits::SEARCH_PATH).as_bytes(), b"\0s\0"].concat();
+        let found = names("/base", &endless, &query, &Filter::new(&query).unwrap()).unwrap();
+        assert_eq!(found.matches.len(), 1, "{:?}", found.matches);
         let whole = SearchQuery {
             pattern: "^src/.*\\.rs$".into(),
             ..query
