@@ -133,7 +133,8 @@ class HttpServer:
 
 
 @contextlib.asynccontextmanager
-async def client(transport: str = "stdio", era: str = "modern", *arguments: str, http: HttpServer | None = None, **settings):
+async def client(transport: str = "stdio", era: str = "modern", *arguments: str, http: HttpServer | None = None,
+                 env: dict[str, str] | None = None, **settings):  # fmt: skip
     """A client of the PyPI package mcp 2, over stdio or HTTP, of the modern or the legacy era.
 
     `client.stderr()` is what the server wrote there."""
@@ -146,9 +147,9 @@ async def client(transport: str = "stdio", era: str = "modern", *arguments: str,
     async with contextlib.AsyncExitStack() as stack:
         if transport == "stdio":
             errors = stack.enter_context(tempfile.TemporaryFile("w+"))
-            parameters = StdioServerParameters(command=BIN, args=["mcp", *arguments], env=server_env())
+            parameters = StdioServerParameters(command=BIN, args=["mcp", *arguments], env=server_env(**(env or {})))
             target = stdio_client(parameters, errlog=errors)
-            said = lambda: os.pread(errors.fileno(), 1 << 20, 0).decode(errors="replace")  # noqa: E731
+            said = lambda: os.pread(errors.fileno(), os.fstat(errors.fileno()).st_size, 0).decode(errors="replace")  # noqa: E731
         else:
             server = http or stack.enter_context(HttpServer(*arguments))
             session = await stack.enter_async_context(create_mcp_http_client(headers=server.headers))

@@ -19,18 +19,23 @@ OWN, GATEWAY, OWN_V6, GATEWAY_V6 = "198.51.100.1", "198.51.100.2", "2001:db8:51:
 PRIVATE = ["169.254.169.254", "10.9.9.9", "192.168.7.7", "fd00:ec2::254"]
 
 
+NEW_KEY = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+
+def openssl(*words) -> None:
+    subprocess.run(["openssl", *words], check=True, capture_output=True)
+
+
 class World:
     """The other namespace, and what arrived there."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, files: tuple[Path, Path] | None = None):
+        """`files` are the certificate and the key of its sites; without them they have one that nobody trusts."""
         self.log = folder / "world.log"
         self.log.touch()
-        certificate, key = folder / "world.pem", folder / "world.key"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", "/CN=world", "-keyout", key, "-out", certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
+        certificate, key = files or (folder / "world.pem", folder / "world.key")
+        if not files:
+            openssl(*NEW_KEY, "-x509", "-days", "2", "-subj", "/CN=world", "-keyout", key, "-out", certificate)
         script = Path(__file__).with_name("world.py")
         self.process = subprocess.Popen(
             ["unshare", "-n", sys.executable, script, self.log, certificate, key],
@@ -323,12 +328,15 @@ async def scenario() -> None:
             world.close()
 
 
-if __name__ == "__main__":
+def in_a_world(scenario, script: str) -> None:
+    """Runs a scenario in namespaces of its own, where a world can be made."""
     if "--inside" in sys.argv:
         main(scenario)
-    elif not ROOT:
-        # An ordinary user becomes root of a namespace, and has no ids there but one.
-        command = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
-        os.execvp(command[0], [*command, sys.executable, __file__, "--inside"])
     else:
-        os.execvp("unshare", ["unshare", "--net", "--mount", sys.executable, __file__, "--inside"])
+        # An ordinary user becomes root of a namespace, and has no ids there but one.
+        more = [] if ROOT else ["--user", "--map-root-user"]
+        os.execvp("unshare", ["unshare", *more, "--net", "--mount", sys.executable, script, "--inside"])
+
+
+if __name__ == "__main__":
+    in_a_world(scenario, __file__)

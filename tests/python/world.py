@@ -75,7 +75,10 @@ def http(connection, sni=None) -> None:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         at = plain(connection.getsockname()[0])
         log(kind="http", at=at, host=headers.get("host"), sni=sni, headers=headers)
-        body = json.dumps({"at": at, "host": headers.get("host"), "sni": sni, "headers": headers}).encode()
+        answer = {"at": at, "host": headers.get("host"), "sni": sni, "headers": headers}
+        if lines[0].split()[1:2] == ["/quiet"]:
+            del answer["headers"]
+        body = json.dumps(answer).encode()
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
 

@@ -46,6 +46,7 @@ pub fn own_settings_only(command: &mut Command) -> &mut Command {
         "SANDHOLD_URL",
         "SANDHOLD_API_KEY",
         "SANDHOLD_CA_FILE",
+        "SANDHOLD_SECRETS",
         "SANDHOLD_CONFIRM",
         "E2B_API_KEY",
         "E2B_DOMAIN",

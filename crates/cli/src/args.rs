@@ -40,6 +40,12 @@ pub(crate) struct Args {
     /// A private range, or an address of this machine, that the rules of a sandbox may open; can be given several times
     #[arg(long, global = true, value_name = "RANGE")]
     pub(crate) allow_private_network: Vec<String>,
+    /// Secrets that requests of local sandboxes get on their way out and that no sandbox sees: a JSON list of {"host":
+    /// "api.example.com", "header": "Authorization", "value": "Bearer ..."}; instead of "value", "value_env" names a
+    /// variable of this program's environment, "value_file" a file; "env" names a variable that sandboxes get with a
+    /// placeholder in it. Nobody but you may be able to read the file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) secrets: Option<OsString>,
     /// Limits of local sandboxes that ask for none, as NAME=VALUE: cpus, memory_mb, disk_mb, pids, inodes, open_files,
     /// output_bytes_per_s, jobs, log_bytes
     #[arg(long, global = true, value_name = "LIMIT", value_delimiter = ',')]
@@ -66,6 +72,7 @@ Environment:
   SANDHOLD_SPARES      as --spares
   SANDHOLD_NETWORK     as --network; SANDHOLD_ALLOW_OUT, SANDHOLD_DENY_OUT and SANDHOLD_ALLOW_PRIVATE_NETWORK
                        as the options of these names, with commas between targets
+  SANDHOLD_SECRETS     as --secrets: the name of the file
   SANDHOLD_LIMITS      as --limits: memory_mb=1024,pids=256
   SANDHOLD_MAX_LIMITS  as --max-limits
   SANDHOLD_TOKEN       the token of `mcp --http`

@@ -79,6 +79,8 @@ pub(crate) async fn start_gateway(
     config.search_path.clone_from(&settings.search_path);
     config.spares = settings.spares;
     config.defaults = settings.caps.runtime_defaults(&sandhold_engine::limits::usual());
+    let egress = Egress::new(settings.egress.clone())?;
+    config.trust = Some(egress.ca_pem().to_owned());
     let engine = Engine::start(config)
         .await
         .context("this machine cannot run local sandboxes")?;
@@ -88,7 +90,7 @@ pub(crate) async fn start_gateway(
         max_timeout_s: MAX_TIMEOUT_S,
         caps: settings.caps,
         keep_paused,
-        egress: Egress::new(settings.egress.clone())?,
+        egress,
     };
     Ok(Gateway::new(engine, config)?)
 }

@@ -8,6 +8,7 @@ mod local;
 mod logging;
 mod loopback;
 mod provider;
+mod secrets;
 mod settings;
 mod tls;
 

@@ -9,7 +9,10 @@ use sandhold_engine::Level;
 use sandhold_gateway::{CapRules, Caps};
 use sandhold_mcp::Confirm;
 
-use crate::args::{Args, SPARES_MAX};
+use crate::{
+    args::{Args, SPARES_MAX},
+    secrets,
+};
 
 /// Names of the environment variables.
 pub(crate) mod env {
@@ -39,6 +42,8 @@ pub(crate) mod env {
     pub(crate) const SANDHOLD_DENY_OUT: &str = "SANDHOLD_DENY_OUT";
     /// Private ranges that rules may open.
     pub(crate) const SANDHOLD_ALLOW_PRIVATE_NETWORK: &str = "SANDHOLD_ALLOW_PRIVATE_NETWORK";
+    /// The file with secrets that requests of sandboxes get.
+    pub(crate) const SANDHOLD_SECRETS: &str = "SANDHOLD_SECRETS";
     /// Limits of local sandboxes that ask for none.
     pub(crate) const SANDHOLD_LIMITS: &str = "SANDHOLD_LIMITS";
     /// The most that may be asked for.
@@ -233,6 +238,7 @@ impl Settings {
             let entries = listed.split(',').map(str::trim).filter(|entry| !entry.is_empty());
             Ok(entries.map(str::to_owned).collect())
         };
+        let secrets = args.secrets.clone().or_else(|| os(env::SANDHOLD_SECRETS));
         let egress = EgressConfig {
             mode: match network.as_deref() {
                 None | Some("public") => Mode::Public,
@@ -246,6 +252,10 @@ impl Settings {
             allow: targets(&args.allow_out, env::SANDHOLD_ALLOW_OUT)?,
             deny: targets(&args.deny_out, env::SANDHOLD_DENY_OUT)?,
             private: targets(&args.allow_private_network, env::SANDHOLD_ALLOW_PRIVATE_NETWORK)?,
+            secrets: match secrets {
+                Some(file) => secrets::read(&PathBuf::from(file), os)?,
+                None => Vec::new(),
+            },
         };
         let caps = |flag: (&str, &[String]), name: &'static str| match (flag, text(name)?) {
             ((flag, said), _) if !said.is_empty() => {

@@ -5,9 +5,11 @@ use sandhold_runtime::Doors;
 use tokio::net::TcpListener;
 
 use crate::{
-    Blocked, Mode, Policy, PolicyError, dns,
+    Blocked, Mode, Policy, PolicyError, Secret, SecretConfig,
+    authority::Authority,
+    dns,
     door::Door,
-    proxy,
+    policy, proxy,
     resolve::System,
     rule,
     sandbox::{Sandbox, lock},
@@ -27,6 +29,8 @@ pub struct EgressConfig {
     pub deny: Vec<String>,
     /// Private ranges and addresses of this host that rules may open, as CIDR. Empty: none.
     pub private: Vec<String>,
+    /// Headers that requests of every sandbox get. A sandbox's own rule for the same host wins.
+    pub secrets: Vec<SecretConfig>,
 }
 
 /// What could not be set up.
@@ -42,6 +46,12 @@ pub enum EgressError {
     /// A rule of the operator.
     #[error("the rules of the server cannot be used")]
     Rule(#[from] PolicyError),
+    /// The certificates for hosts whose requests get a secret.
+    #[error("certificates for sandboxes cannot be made")]
+    Authority {
+        /// What failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The resolver.
     #[error("name resolution cannot be set up")]
     Resolver {
@@ -54,6 +64,8 @@ pub enum EgressError {
 #[derive(Debug)]
 pub struct Egress {
     world: Arc<World>,
+    /// Environment variables with nothing real in them.
+    placeholders: Vec<(String, String)>,
 }
 
 /// One sandbox's way out, for as long as this is held.
@@ -75,13 +87,41 @@ impl Egress {
         };
         let private = config.private.iter().map(range).collect::<Result<Vec<_>, _>>()?;
         let resolver = System::new().map_err(|error| EgressError::Resolver { source: error.into() })?;
-        let mut world = World::new(Box::new(resolver), private);
+        let authority = Authority::new().map_err(|error| EgressError::Authority { source: error.into() })?;
+        let mut world = World::new(Box::new(resolver), private, authority);
+        policy::check_count(config.secrets.len())?;
+        let secret = |one: &SecretConfig| Secret::new(&one.host, &one.header, &one.value);
+        world.secrets = config.secrets.iter().map(secret).collect::<Result<_, _>>()?;
         world.operator = Policy::of_operator(&config, &world.private)?.map(Arc::new);
-        Ok(Self::within(world))
+        let names = config.secrets.into_iter().filter_map(|secret| secret.env);
+        Ok(Arc::new(Self {
+            world: Arc::new(world),
+            placeholders: names
+                .map(|name| (name.clone(), format!("sandhold-secret-{name}")))
+                .collect(),
+        }))
     }
 
+    #[cfg(test)]
     pub(crate) fn within(world: World) -> Arc<Self> {
-        Arc::new(Self { world: Arc::new(world) })
+        Arc::new(Self {
+            world: Arc::new(world),
+            placeholders: Vec::new(),
+        })
+    }
+
+    /// The certificate (PEM) of the authority that stands in for hosts whose requests get a secret. Sandboxes must trust
+    /// it, and nobody else may. Its key is in this process alone.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        self.world.authority.pem()
+    }
+
+    /// Environment variables for every sandbox, with a placeholder where a program expects a key.
+    pub fn placeholders(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.placeholders
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The rules of a sandbox, from what its creator asked for.
@@ -90,7 +130,8 @@ impl Egress {
     /// The first rule that cannot be understood, or that asks for more than the operator allows.
     pub fn policy(&self, internet: Option<bool>, allow: &[String], deny: &[String]) -> Result<Policy, PolicyError> {
         let policy = Policy::new(internet, allow, deny, &self.world.private)?;
-        Ok(policy.within(self.world.operator.clone()))
+        let policy = policy.within(self.world.operator.clone());
+        Ok(policy.with_common(Arc::clone(&self.world.secrets)))
     }
 
     /// Serves a sandbox's doors until the answer is dropped. Must be called within a tokio runtime.

@@ -21,6 +21,7 @@ use crate::{
     name::{self, Host},
     relay::splice,
     sandbox::{Grant, Nowhere, Permit, Sandbox},
+    secure::{self, Secured},
     stream::{Prefixed, Stream},
     tcp, web,
 };
@@ -45,8 +46,20 @@ impl Goal {
             ip: name::canonical(to.ip()),
             port: to.port(),
             protocol: "tcp",
+            headers: None,
         })
     }
+}
+
+/// Why a connection is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// The name that TLS or HTTP tells must be allowed, and is where the connection goes.
+    Allowed,
+    /// It must not be denied, and the connection goes where it was meant to.
+    Denied,
+    /// The same, and requests to the name that TLS tells may get a secret. What cannot be read is let through.
+    Secrets,
 }
 
 /// How a connection is looked at.
@@ -59,9 +72,7 @@ pub(crate) struct Inspect {
     pub(crate) original: Option<IpAddr>,
     /// Where it goes if its bytes tell no name.
     pub(crate) fallback: Option<Goal>,
-    /// Whether a name that TLS or HTTP tells must be allowed, and is where the connection goes. If not, the name must not
-    /// be denied, and the connection goes where it was meant to.
-    pub(crate) strict: bool,
+    pub(crate) look: Look,
 }
 
 impl Inspect {
@@ -72,20 +83,36 @@ impl Inspect {
             Ok(Some(head)) => head,
             // The server speaks first.
             Ok(None) => return self.fall_back(client, ready, &bytes).await,
+            // The client has said all that it will, which is nothing yet.
+            Err(error) if self.look == Look::Secrets && error.kind() == io::ErrorKind::UnexpectedEof => {
+                return self.fall_back(client, ready, &bytes).await;
+            }
             Err(error) => {
                 tcp::failed(&self.shown, &error);
                 return client.reset();
             }
         };
         let head_bytes = bytes.freeze();
+        let strict = self.look == Look::Allowed;
         match head {
-            Head::Tls(Some(asked)) => self.tls(client, ready, &head_bytes, &asked).await,
+            Head::Tls(Some(asked)) => self.tls(client, ready, head_bytes, &asked, permit).await,
+            // The proxy was told the name.
+            Head::Tls(None) if !strict => {
+                let goal = self.fallback.clone();
+                match goal.as_ref().and_then(|goal| goal.name.clone()) {
+                    Some(name) => self.carry(client, ready, head_bytes, name, permit).await,
+                    None => self.fall_back(client, ready, &head_bytes).await,
+                }
+            }
+            Head::Http | Head::BadTls | Head::More if self.look == Look::Secrets => {
+                self.fall_back(client, ready, &head_bytes).await;
+            }
             Head::Http => {
                 let client = Prefixed {
                     head: head_bytes,
                     inner: client,
                 };
-                let route = if self.strict {
+                let route = if strict {
                     web::Route::ByName {
                         port: self.port,
                         original: self.original,
@@ -98,12 +125,12 @@ impl Inspect {
                 };
                 web::serve(self.sandbox, Box::new(client), route, permit).await;
             }
-            Head::Tls(None) if self.strict => self.refuse_tls(client, "TLS without a server name").await,
+            Head::Tls(None) => self.refuse_tls(client, "TLS without a server name").await,
             Head::BadTls => self.refuse_tls(client, "TLS that cannot be read").await,
-            Head::Http2 if self.strict => self.refuse(client, "HTTP/2 without TLS, whose name cannot be read"),
+            Head::Http2 if strict => self.refuse(client, "HTTP/2 without TLS, whose name cannot be read"),
             // Bytes that stay incomplete are sent by nobody who means to be understood.
             Head::More => self.refuse(client, "a greeting without an end"),
-            Head::Tls(None) | Head::Http2 | Head::Other => self.fall_back(client, ready, &head_bytes).await,
+            Head::Http2 | Head::Other => self.fall_back(client, ready, &head_bytes).await,
         }
     }
 
@@ -178,18 +205,39 @@ impl Inspect {
         }
     }
 
-    async fn tls(self, mut client: Stream, ready: Option<TcpStream>, bytes: &Bytes, asked: &str) {
+    /// Goes on to where the name leads, which was judged: as it is, or through hands that add what its requests get.
+    async fn carry(self, client: Stream, ready: Option<TcpStream>, bytes: Bytes, name: String, permit: Permit) {
+        let headers = self.sandbox.policy().headers(&name);
+        let (Some(headers), Some(goal)) = (headers, &self.fallback) else {
+            return self.fall_back(client, ready, &bytes).await;
+        };
+        let host = Secured {
+            goal: Goal {
+                name: Some(name.clone()),
+                addresses: goal.addresses.clone(),
+            },
+            name,
+            headers,
+            ready: tokio::sync::Mutex::new(ready),
+        };
+        secure::serve(self.sandbox, client, bytes, host, permit).await;
+    }
+
+    async fn tls(self, mut client: Stream, ready: Option<TcpStream>, bytes: Bytes, asked: &str, permit: Permit) {
         let Ok(Host::Name(asked)) = name::host(asked) else {
+            if self.look == Look::Secrets {
+                return self.fall_back(client, ready, &bytes).await;
+            }
             return self.refuse_tls(client, "TLS with a server name that is none").await;
         };
-        if !self.strict {
+        if self.look != Look::Allowed {
             let ip = self
                 .fallback
                 .as_ref()
                 .and_then(|goal| goal.addresses.first())
                 .map(SocketAddr::ip);
             return match self.sandbox.judge(Some(&asked), ip, Some(self.port), "tcp") {
-                Ok(_) => self.fall_back(client, ready, bytes).await,
+                Ok(_) => self.carry(client, ready, bytes, asked, permit).await,
                 Err(refusal) => {
                     self.sandbox.block(refusal);
                     deny(client).await;
@@ -202,7 +250,7 @@ impl Inspect {
                 .as_ref()
                 .is_some_and(|goal| goal.name.as_deref() == Some(&asked))
         {
-            return self.fall_back(client, ready, bytes).await;
+            return self.carry(client, ready, bytes, asked, permit).await;
         }
         let addresses = match self.sandbox.addresses(&asked, self.port).await {
             Ok(addresses) => addresses,
@@ -216,14 +264,14 @@ impl Inspect {
             }
         };
         let goal = Goal {
-            name: Some(asked),
+            name: Some(asked.clone()),
             addresses: ordered(&addresses, self.port, self.original),
         };
         Inspect {
             fallback: Some(goal),
             ..self
         }
-        .fall_back(client, None, bytes)
+        .carry(client, None, bytes, asked, permit)
         .await;
     }
 

@@ -10,9 +10,15 @@
 //! TLS's server name or HTTP's host. Where a name decides, it is resolved here, anew, and its own address is connected to:
 //! a program cannot name one host and reach another. What is hidden within TLS (HTTP's host within it, an encrypted
 //! client hello) is not seen; a rule that allows a name trusts whoever serves that name.
+//!
+//! Requests to some hosts get headers that the sandbox must not see ([`Secret`]). Only for such a host TLS ends here: the
+//! program inside sees a certificate of this server's own authority ([`Egress::ca_pem`]), each request is read, gets its
+//! headers, and goes to the host over TLS of its own, which is verified. All other connections stay end-to-end. Nothing is
+//! ever added to plain HTTP, nor to QUIC.
 #![forbid(unsafe_code)]
 
 mod address;
+mod authority;
 mod blocked;
 mod conntrack;
 mod dial;
@@ -33,6 +39,8 @@ mod relay;
 mod resolve;
 mod rule;
 mod sandbox;
+mod secret;
+mod secure;
 mod sni;
 mod socks;
 mod stream;
@@ -47,3 +55,4 @@ mod world;
 pub use blocked::Blocked;
 pub use egress::{Attached, Egress, EgressConfig, EgressError};
 pub use policy::{Mode, Policy, PolicyError};
+pub use secret::{Secret, SecretConfig};

@@ -12,6 +12,14 @@ pub(crate) const RULES: usize = 256;
 pub(crate) const RULE: usize = 300;
 /// Length of a name, as DNS has it.
 pub(crate) const NAME: usize = 253;
+/// Headers that a sandbox's rules set, over all hosts; and those of the operator.
+pub(crate) const SECRETS: usize = 64;
+/// Length of the name of such a header.
+pub(crate) const SECRET_HEADER: usize = 128;
+/// Length of its value.
+pub(crate) const SECRET_VALUE: usize = 8 << 10;
+/// Names for which certificates are kept, over all sandboxes.
+pub(crate) const CERTIFICATES: usize = 256;
 /// TCP connections open at once, over the door and the proxy together.
 pub(crate) const CONNECTIONS: usize = 1024;
 /// Name queries that are being answered at once; more are dropped, and asked again by every resolver.

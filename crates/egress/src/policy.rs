@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use crate::{
     EgressConfig, address, limits,
     rule::{Rule, Target},
+    secret::{Headers, Secret},
 };
 
 /// What a sandbox reaches when no rule names the target.
@@ -27,13 +28,17 @@ pub struct Policy {
     deny: Vec<Rule>,
     /// What the operator allows at most; without it, what the mode `public` does.
     within: Option<Arc<Policy>>,
+    /// What requests get, by the host they go to.
+    secrets: Vec<Secret>,
+    /// The same, from the operator for all sandboxes.
+    common: Arc<[Secret]>,
 }
 
 /// A rule that cannot be understood or may not be asked for.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{list} holds {rule:?}: {why}")]
 pub struct PolicyError {
-    /// `allow_out` or `deny_out`.
+    /// `allow_out`, `deny_out` or `network.rules`.
     pub list: &'static str,
     /// The rule as it was given.
     pub rule: String,
@@ -98,6 +103,30 @@ impl Policy {
         }
     }
 
+    /// The same, with headers that requests get. They allow nothing.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn with_secrets(self, secrets: Vec<Secret>) -> Result<Self, PolicyError> {
+        check_count(secrets.len())?;
+        Ok(Self { secrets, ..self })
+    }
+
+    /// The same, with those of the operator.
+    pub(crate) fn with_common(self, common: Arc<[Secret]>) -> Self {
+        Self { common, ..self }
+    }
+
+    /// What requests to a host get.
+    pub(crate) fn headers(&self, name: &str) -> Option<Headers> {
+        Headers::find(&self.secrets, &self.common, name)
+    }
+
+    /// Whether requests to any host get anything.
+    pub(crate) fn has_secrets(&self) -> bool {
+        !self.secrets.is_empty() || !self.common.is_empty()
+    }
+
     /// Reads the rules of a sandbox. `private` is what the operator opened.
     pub(crate) fn new(
         internet: Option<bool>,
@@ -121,6 +150,8 @@ impl Policy {
             allow,
             deny,
             within: None,
+            secrets: Vec::new(),
+            common: Arc::default(),
         })
     }
 
@@ -205,6 +236,18 @@ impl Policy {
         (self.mode == Mode::Public || self.allow.iter().any(Rule::is_all))
             && self.within.as_ref().is_none_or(|operator| operator.open_names())
     }
+}
+
+/// Refuses more headers than there may be.
+pub(crate) fn check_count(count: usize) -> Result<(), PolicyError> {
+    if count <= limits::SECRETS {
+        return Ok(());
+    }
+    Err(PolicyError {
+        list: "network.rules",
+        rule: format!("{count} headers"),
+        why: format!("at most {} can be set, over all hosts", limits::SECRETS),
+    })
 }
 
 fn read(list: &'static str, entries: &[String]) -> Result<Vec<Rule>, PolicyError> {

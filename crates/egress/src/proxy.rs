@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     dial::dial,
-    inspect::{Goal, Inspect, ordered},
+    inspect::{Goal, Inspect, Look, ordered},
     limits,
     name::Host,
     policy::{Basis, Mode},
@@ -138,7 +138,14 @@ impl Tunnel {
         let policy = self.sandbox.policy();
         let by_name = self.goal.name.is_some() && self.basis == Basis::Named;
         let strict = by_name && policy.mode() == Mode::Allowlist;
-        if !strict && (self.basis != Basis::Public || !policy.denies_names()) {
+        let look = if strict {
+            Some(Look::Allowed)
+        } else if self.basis == Basis::Public && policy.denies_names() {
+            Some(Look::Denied)
+        } else {
+            policy.has_secrets().then_some(Look::Secrets)
+        };
+        let Some(look) = look else {
             match self.goal.grant(&self.made) {
                 Ok(grant) => splice(&self.sandbox, client, self.made, &[], &grant).await,
                 Err(error) => {
@@ -147,7 +154,7 @@ impl Tunnel {
                 }
             }
             return;
-        }
+        };
         let (shown, original) = match self.host {
             Host::Ip(ip) => (ip.to_string(), Some(ip)),
             Host::Name(name) => (name, None),
@@ -159,7 +166,7 @@ impl Tunnel {
             port: self.port,
             original,
             fallback,
-            strict,
+            look,
         };
         inspect.serve(client, Some(self.made), self.permit).await;
     }

@@ -103,12 +103,19 @@ impl Rule {
 
     /// Whether it names a name. The name is in its one form.
     pub(crate) fn names(&self, name: &str) -> bool {
-        match &self.target {
-            Target::Name(own) => own == name,
-            Target::Below(parent) => name
+        self.target.names(name)
+    }
+}
+
+impl Target {
+    /// See [`Rule::names`].
+    pub(crate) fn names(&self, name: &str) -> bool {
+        match self {
+            Self::Name(own) => own == name,
+            Self::Below(parent) => name
                 .strip_suffix(parent.as_str())
                 .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-            Target::All | Target::Net(_) => false,
+            Self::All | Self::Net(_) => false,
         }
     }
 }

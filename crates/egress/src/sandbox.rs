@@ -15,6 +15,7 @@ use crate::{
     limits,
     policy::{Basis, Denial, Policy},
     resolve,
+    secret::Headers,
     wall::Wall,
     world::{Reserved, World},
 };
@@ -41,6 +42,8 @@ pub(crate) struct Grant {
     pub(crate) ip: IpAddr,
     pub(crate) port: u16,
     pub(crate) protocol: &'static str,
+    /// What its requests get, where its name has a secret.
+    pub(crate) headers: Option<Headers>,
 }
 
 /// Why a name leads nowhere.
@@ -213,13 +216,23 @@ impl Sandbox {
         Arc::clone(&self.connections).try_acquire_owned().ok().map(Arc::new)
     }
 
+    /// Whether the rules forbid what was granted, or the secret in it is no longer the one to use.
+    pub(crate) fn ended(&self, grant: &Grant) -> bool {
+        let again = self.judge(grant.name.as_deref(), Some(grant.ip), Some(grant.port), grant.protocol);
+        if let Err(refusal) = again {
+            self.block(refusal);
+            return true;
+        }
+        let name = grant.name.as_deref().unwrap_or_default();
+        grant.headers.is_some() && self.policy().headers(name) != grant.headers
+    }
+
     /// Returns when the rules forbid what was granted.
     pub(crate) async fn revoked(&self, grant: &Grant) {
         let mut policy = self.policy.subscribe();
         loop {
-            let again = self.judge(grant.name.as_deref(), Some(grant.ip), Some(grant.port), grant.protocol);
-            if let Err(refusal) = again {
-                return self.block(refusal);
+            if self.ended(grant) {
+                return;
             }
             if policy.changed().await.is_err() {
                 return std::future::pending().await;

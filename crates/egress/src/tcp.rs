@@ -8,7 +8,7 @@ use crate::{
     blocked::Refusal,
     dial::dial,
     dns,
-    inspect::{Goal, Inspect},
+    inspect::{Goal, Inspect, Look},
     limits,
     policy::Basis,
     relay::splice,
@@ -78,18 +78,17 @@ pub(crate) async fn serve(sandbox: Arc<Sandbox>, mut client: TcpStream, permit: 
         addresses: vec![to],
     };
     let by_address = sandbox.judge(None, Some(to.ip()), Some(to.port()), "tcp");
-    let (fallback, strict) = match by_address {
-        Ok(basis) if basis != Basis::Public || !policy.denies_names() => {
-            return direct(&sandbox, client, to).await;
-        }
-        Ok(_) => (Some(goal(None)), false),
+    let (fallback, look) = match by_address {
+        Ok(basis) if basis == Basis::Public && policy.denies_names() => (Some(goal(None)), Look::Denied),
+        Ok(_) if policy.has_secrets() => (Some(goal(None)), Look::Secrets),
+        Ok(_) => return direct(&sandbox, client, to).await,
         Err(refusal) if !policy.allows_names(to.port()) => {
             sandbox.block(refusal);
             return client.reset();
         }
         Err(_) => (
             sandbox.handed(to.ip(), to.port(), "tcp").map(|name| goal(Some(&name))),
-            true,
+            Look::Allowed,
         ),
     };
     let inspect = Inspect {
@@ -98,7 +97,7 @@ pub(crate) async fn serve(sandbox: Arc<Sandbox>, mut client: TcpStream, permit: 
         port: to.port(),
         original: Some(to.ip()),
         fallback,
-        strict,
+        look,
     };
     inspect.serve(Box::new(client), None, permit).await;
 }
@@ -111,6 +110,7 @@ async fn direct(sandbox: &Sandbox, mut client: TcpStream, to: SocketAddr) {
                 ip: to.ip(),
                 port: to.port(),
                 protocol: "tcp",
+                headers: None,
             };
             splice(sandbox, Box::new(client), upstream, &[], &grant).await;
         }

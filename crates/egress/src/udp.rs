@@ -170,6 +170,7 @@ async fn open(
         ip: to.ip(),
         port: to.port(),
         protocol: "udp",
+        headers: None,
     };
     sandbox.spawn(back(
         Arc::clone(sandbox),

@@ -1,4 +1,5 @@
-//! Plain HTTP/1 whose name decides: each request is read, held against the rules, and sent on.
+//! HTTP/1 whose name decides: each request is read, held against the rules, and sent on. Within TLS, too, where requests
+//! get a secret.
 //!
 //! Framing is hyper's on both sides, so that what was judged as one request is one request for the target too, and every
 //! further request on the connection is judged for itself.
@@ -28,6 +29,7 @@ use crate::{
     name::{self, Host},
     proxy,
     sandbox::{Grant, Nowhere, Permit, Sandbox, lock},
+    secure::{self, Secured},
     stream::{Activity, Stream, Watched},
 };
 
@@ -40,6 +42,8 @@ pub(crate) enum Route {
     ByName { port: u16, original: Option<IpAddr> },
     /// To one place, if the host that they name is not denied.
     Fixed(Goal),
+    /// To one host over TLS, and each gets its secret.
+    Secured(Arc<Secured>),
     /// They are for a proxy, and each names host and port.
     Proxy,
 }
@@ -106,6 +110,10 @@ impl Web {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "CONNECT is for the proxy\n".into(),
             )),
+            (Route::Secured(host), &Method::TRACE) => Err(Answer(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("TRACE would show what requests to {} get\n", host.name),
+            )),
             _ => self.forward(request).await,
         };
         done.unwrap_or_else(|Answer(status, text)| {
@@ -133,6 +141,17 @@ impl Web {
                 strip(&mut request);
                 self.goal(host, port.unwrap_or(80), None).await?
             }
+            Route::Secured(secured) => {
+                if host != Some(Host::Name(secured.name.clone())) {
+                    let text = format!(
+                        "the Host header must be {}, the name that TLS was asked for: requests to it get a secret\n",
+                        secured.name
+                    );
+                    return Err(Answer(StatusCode::MISDIRECTED_REQUEST, text));
+                }
+                strip(&mut request);
+                (secured.name.clone(), secured.goal.clone())
+            }
             Route::Fixed(goal) => {
                 let to = goal.addresses.first();
                 let name = match &host {
@@ -151,6 +170,9 @@ impl Web {
             }
         };
         origin_form(&mut request);
+        if let Route::Secured(host) = &self.route {
+            host.headers.set(request.headers_mut());
+        }
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);
         let inner = wants_upgrade.then(|| hyper::upgrade::on(&mut request));
         let mut response = self.send(key, &goal, request).await?;
@@ -158,6 +180,10 @@ impl Web {
             && response.status() == StatusCode::SWITCHING_PROTOCOLS
         {
             self.join(inner, hyper::upgrade::on(&mut response));
+        }
+        if let Route::Secured(_) = &self.route {
+            // It would lead to HTTP/3, where requests get no secret.
+            response.headers_mut().remove(header::ALT_SVC);
         }
         Ok(response.map(Either::Left))
     }
@@ -222,14 +248,28 @@ impl Web {
     }
 
     async fn connect(&self, goal: &Goal) -> io::Result<SendRequest<Incoming>> {
-        let made = dial(&self.sandbox.world, &goal.addresses).await?;
-        let grant = goal.grant(&made)?;
+        let ready = match &self.route {
+            Route::Secured(host) => host.ready.lock().await.take(),
+            _ => None,
+        };
+        let made = match ready {
+            Some(made) => made,
+            None => dial(&self.sandbox.world, &goal.addresses).await?,
+        };
+        let mut grant = goal.grant(&made)?;
+        if let Route::Secured(host) = &self.route {
+            grant.headers = Some(host.headers.clone());
+        }
         *lock(&self.grant) = Some(grant.clone());
         // The rules may have changed while this was made.
         let again = self
             .sandbox
             .judge(grant.name.as_deref(), Some(grant.ip), Some(grant.port), grant.protocol);
         again.map_err(|refusal| io::Error::new(io::ErrorKind::PermissionDenied, refusal.rule))?;
+        let made: Stream = match &self.route {
+            Route::Secured(host) => Box::new(secure::connect(&self.sandbox.world, &host.name, made).await?),
+            _ => Box::new(made),
+        };
         let io = TokioIo::new(Watched {
             inner: made,
             activity: self.activity.clone(),
@@ -264,17 +304,21 @@ impl Web {
     /// Returns when the rules forbid the connection that is in use.
     async fn revoked(&self) {
         let mut policy = self.sandbox.policy.subscribe();
-        while policy.changed().await.is_ok() {
+        loop {
             let grant = lock(&self.grant).clone();
-            if let Some(grant) = grant
-                && let Err(refusal) =
-                    self.sandbox
-                        .judge(grant.name.as_deref(), Some(grant.ip), Some(grant.port), grant.protocol)
+            if grant.is_some_and(|grant| self.sandbox.ended(&grant)) {
+                return;
+            }
+            // Before the first request there is no grant yet, but a secret that is no longer the one to use.
+            if let Route::Secured(host) = &self.route
+                && self.sandbox.policy().headers(&host.name).as_ref() != Some(&host.headers)
             {
-                return self.sandbox.block(refusal);
+                return;
+            }
+            if policy.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
-        std::future::pending().await
     }
 }
 

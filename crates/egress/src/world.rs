@@ -12,10 +12,12 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::{
-    Policy,
+    Policy, Secret,
     address::{self, Own},
+    authority::Authority,
     name::canonical,
     resolve::Resolve,
+    secure::Outside,
 };
 
 /// Why an address is no part of the internet.
@@ -36,6 +38,12 @@ pub(crate) struct World {
     pub(crate) private: Vec<IpNet>,
     /// What binds all sandboxes, if anything does beside the ranges.
     pub(crate) operator: Option<Arc<Policy>>,
+    /// What requests of all sandboxes get.
+    pub(crate) secrets: Arc<[Secret]>,
+    /// Signs for the hosts that are stood in for.
+    pub(crate) authority: Authority,
+    /// Verifies them.
+    pub(crate) outside: Outside,
     /// Tells of an address whether it is no part of the internet.
     pub(crate) guard: Guard,
     /// The addresses of this host.
@@ -45,7 +53,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(resolver: Box<dyn Resolve>, private: Vec<IpNet>) -> Self {
+    pub(crate) fn new(resolver: Box<dyn Resolve>, private: Vec<IpNet>, authority: Authority) -> Self {
         let own = Own::default();
         let guard = move |ip| match address::reserved(ip) {
             Some(range) => Some(Reserved::Range(range)),
@@ -55,6 +63,9 @@ impl World {
             resolver,
             private,
             operator: None,
+            secrets: Arc::default(),
+            authority,
+            outside: Outside::default(),
             guard: Box::new(guard),
             own: address::read,
             original: Box::new(original),

@@ -31,6 +31,8 @@ pub struct EngineConfig {
     pub spares: usize,
     /// The host name of the spare ones.
     pub spare_hostname: String,
+    /// Certificates (PEM) that sandboxes trust beside those of the host.
+    pub trust: Option<String>,
 }
 
 impl EngineConfig {
@@ -48,6 +50,7 @@ impl EngineConfig {
             search_path: OsString::new(),
             spares: 0,
             spare_hostname: "sandhold".to_owned(),
+            trust: None,
         }
     }
 }

@@ -91,7 +91,7 @@ impl Engine {
         std::mem::forget(guard);
         warnings.extend(cgroups.warnings.iter().cloned());
         warnings.extend(link.facts.warnings.iter().cloned());
-        let info = describe(way, &ids, &cgroups, &defaults, warnings);
+        let info = describe(way, &ids, &cgroups, &defaults, config.trust.as_deref(), warnings);
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(config.max_sandboxes)),
             config,
@@ -241,8 +241,8 @@ impl Held {
         };
         let mut template = None;
         if let (Way::Gvisor, Some(private)) = (way, &private) {
-            let found =
-                Template::load(BASE).map_err(|missing| RuntimeError::Unsupported(format!("{missing} is missing")))?;
+            let found = Template::load(BASE, config.trust.as_deref())
+                .map_err(|missing| RuntimeError::Unsupported(format!("{missing} is missing")))?;
             let found = found.ok_or_else(|| RuntimeError::UnknownTemplate(BASE.to_owned()))?;
             let init = with_init.then_some(&config.init);
             gvisor::make_root(private.path(), &found, init)
@@ -287,6 +287,7 @@ async fn start_link(
         unified: cgroups.unified(),
         init_args: config.init_args.clone(),
         programs: config.programs.clone(),
+        trust: config.trust.clone(),
     };
     let gifts: Vec<&OwnedFd> = held.private.iter().map(|folder| folder.fd()).chain(init).collect();
     Link::start(number, &config.launcher, &hello, &gifts, ids.sub_ids.clone()).await
@@ -299,7 +300,14 @@ fn explain(error: LinkError) -> RuntimeError {
     }
 }
 
-fn describe(way: Way, ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnings: Vec<String>) -> RuntimeInfo {
+fn describe(
+    way: Way,
+    ids: &IdPool,
+    cgroups: &Cgroups,
+    defaults: &Limits,
+    trust: Option<&str>,
+    warnings: Vec<String>,
+) -> RuntimeInfo {
     let (level, detail) = match way {
         Way::Namespaces => (
             Level::Namespaces,
@@ -335,7 +343,7 @@ fn describe(way: Way, ids: &IdPool, cgroups: &Cgroups, defaults: &Limits, warnin
         most: Limits::MOST.as_resources(),
         templates: vec![BASE.to_owned()],
         reach: Reach::Nothing,
-        ca_bundle: etc::bundle().map(|_| format!("/etc/{BUNDLE}")),
+        ca_bundle: etc::bundle(trust).map(|_| format!("/etc/{BUNDLE}")),
         can_freeze: cgroups.hierarchy("freezer").is_some(),
         can_switch_user: way == Way::Gvisor || (way == Way::Namespaces && ids.can_switch_user()),
     }

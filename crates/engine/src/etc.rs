@@ -156,8 +156,8 @@ const BUNDLES: &[&str] = &[
 /// Where the certificates stand, below `/etc`.
 pub(crate) const BUNDLE: &str = "ssl/certs/ca-certificates.crt";
 
-/// Adds `/etc` to a template.
-pub(crate) fn fill(template: &mut Template) {
+/// Adds `/etc` to a template, with certificates to trust beside the host's.
+pub(crate) fn fill(template: &mut Template, trust: Option<&str>) {
     let Template { own, fixed, .. } = template;
     own.extend([
         dir("etc", 0o755),
@@ -202,7 +202,7 @@ pub(crate) fn fill(template: &mut Template) {
         link("pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt"),
     ]);
     own.extend([link("etc/ssl", "sandhold/ssl"), link("etc/pki", "sandhold/pki")]);
-    if let Some(bundle) = bundle() {
+    if let Some(bundle) = bundle(trust) {
         fixed.push(file(BUNDLE, bundle));
         fixed.push(link("ssl/cert.pem", "certs/ca-certificates.crt"));
         fixed.push(link("ssl/ca-bundle.pem", "certs/ca-certificates.crt"));
@@ -222,9 +222,16 @@ pub(crate) fn fill(template: &mut Template) {
     }
 }
 
-/// The certificates that the host trusts.
-pub(crate) fn bundle() -> Option<Vec<u8>> {
-    BUNDLES.iter().find_map(|path| host_file(path))
+/// The certificates that the host trusts, and `trust`.
+pub(crate) fn bundle(trust: Option<&str>) -> Option<Vec<u8>> {
+    let host = BUNDLES.iter().find_map(|path| host_file(path));
+    let Some(trust) = trust else { return host };
+    let mut all = host.unwrap_or_default();
+    if !all.is_empty() && !all.ends_with(b"\n") {
+        all.push(b'\n');
+    }
+    all.extend(trust.as_bytes());
+    Some(all)
 }
 
 /// A public file of the host, if it is there and of a sane size.

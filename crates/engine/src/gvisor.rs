@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_host_is_mounted_writable() {
-        let template = Template::load(crate::template::BASE).unwrap().unwrap();
+        let template = Template::load(crate::template::BASE, None).unwrap().unwrap();
         let told = description(
             Path::new("/s"),
             Path::new("/s/i/host"),

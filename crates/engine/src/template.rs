@@ -87,11 +87,12 @@ pub(crate) fn link(path: &str, target: &str) -> Entry {
 const PROGRAM_DIRS: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 impl Template {
-    /// Reads what `name` needs from the host. `None`: there is no such template.
+    /// Reads what `name` needs from the host; `trust` are certificates to trust beside the host's. `None`: there is no such
+    /// template.
     ///
     /// # Errors
     /// A host folder that the template cannot do without is missing; the string is its path.
-    pub(crate) fn load(name: &str) -> Result<Option<Self>, String> {
+    pub(crate) fn load(name: &str, trust: Option<&str>) -> Result<Option<Self>, String> {
         if name != BASE {
             return Ok(None);
         }
@@ -122,7 +123,7 @@ impl Template {
             }
         }
         template.own.extend(homes());
-        etc::fill(&mut template);
+        etc::fill(&mut template, trust);
         Ok(Some(template))
     }
 }
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn base_names_parents_before_children_and_no_host_path() {
-        let base = Template::load(BASE).unwrap().unwrap();
+        let base = Template::load(BASE, None).unwrap().unwrap();
         assert_eq!(base.trees[0].source, "/usr");
         for list in [&base.own, &base.fixed] {
             let mut seen = std::collections::BTreeSet::new();
@@ -190,7 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn certificates_of_the_server_come_after_those_of_the_host() {
+        let bundle = |trust| {
+            let base = Template::load(BASE, trust).unwrap().unwrap();
+            base.fixed.into_iter().find_map(|entry| match entry {
+                Entry::File { path, content, .. } if path.ends_with(etc::BUNDLE) => Some(content),
+                _ => None,
+            })
+        };
+        let host = bundle(None).unwrap_or_default();
+        let both = bundle(Some("one more\n")).unwrap();
+        assert!(both.starts_with(&host) && both.ends_with(b"\none more\n") || both == b"one more\n");
+    }
+
+    #[test]
     fn other_templates_do_not_exist() {
-        assert!(Template::load("no-such").unwrap().is_none());
+        assert!(Template::load("no-such", None).unwrap().is_none());
     }
 }

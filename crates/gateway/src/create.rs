@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use sandhold_egress::Egress;
 use sandhold_runtime::{PROXY_PORT, Reach, Resources, RuntimeInfo, Sandbox as RuntimeSandbox, SandboxSpec};
 use sandhold_wire::{
     boot::{BootReady, BootSpec},
@@ -114,7 +115,7 @@ pub(crate) async fn start(
     let boot = BootSpec {
         sandbox_id: id.to_owned(),
         template_id: recipe.template.clone(),
-        envs: envs(recipe, &sandboxes.info()),
+        envs: envs(recipe, &sandboxes.info(), &sandboxes.config.egress),
         access_token: recipe.token.clone(),
         default_user: names::DEFAULT_USER.into(),
         workdir: None,
@@ -161,8 +162,8 @@ const CERTIFICATES: [&str; 7] = [
 ];
 
 /// The environment of every process. Where the kernel does not lead connections out by itself, programs are told of the
-/// proxy, by the names that most of them know.
-fn envs(recipe: &Recipe, info: &RuntimeInfo) -> BTreeMap<String, String> {
+/// proxy, by the names that most of them know. Where requests get a secret, a placeholder stands for it.
+fn envs(recipe: &Recipe, info: &RuntimeInfo, egress: &Egress) -> BTreeMap<String, String> {
     let mut envs = BTreeMap::new();
     if let Some(bundle) = info.ca_bundle.as_ref().filter(|_| info.reach != Reach::Nothing) {
         envs.extend(CERTIFICATES.map(|name| (name.to_owned(), bundle.clone())));
@@ -180,6 +181,11 @@ fn envs(recipe: &Recipe, info: &RuntimeInfo) -> BTreeMap<String, String> {
             envs.insert(name.to_uppercase(), value.to_owned());
         }
     }
+    envs.extend(
+        egress
+            .placeholders()
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
     envs.extend(recipe.envs.clone());
     envs
 }

@@ -93,11 +93,12 @@ impl Entry {
         state: State,
         timeout: Duration,
     ) -> Self {
+        let events = Events::default();
         Self {
             id,
-            way_out: WayOut::new(&recipe),
+            way_out: WayOut::new(&recipe, &events),
             recipe,
-            events: Events::default(),
+            events,
             history: History::default(),
             kept: AtomicBool::new(runtime.is_none()),
             runtime: RwLock::new(runtime),

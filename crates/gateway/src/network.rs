@@ -12,16 +12,16 @@ use axum::{
     extract::{Path, Query, State},
 };
 use http::StatusCode;
-use sandhold_egress::{Attached, Egress, Mode, Policy};
+use sandhold_egress::{Attached, Egress, Mode, Policy, PolicyError, Secret};
 use sandhold_runtime::Reach;
-use sandhold_wire::rest::{BlockedConnection, Network, NetworkRule, NetworkState, UpdateNetwork};
+use sandhold_wire::rest::{BlockedConnection, Network, NetworkState, UpdateNetwork};
 use serde::Deserialize;
 
 use crate::{
     api::body,
     entry::{Entry, Recipe},
     error::Refusal,
-    events::Event,
+    events::{Event, Events},
     owner::Owner,
     sandboxes::Sandboxes,
 };
@@ -39,10 +39,22 @@ struct Rules {
 }
 
 impl WayOut {
-    pub(crate) fn new(recipe: &Recipe) -> Self {
+    /// `events` is told what of the recipe is lost.
+    pub(crate) fn new(recipe: &Recipe, events: &Events) -> Self {
+        let mut network = recipe.network.clone().unwrap_or_default();
+        // No client may give an empty value: they come from a registry.
+        if headers(&mut network).any(|value| value.is_empty()) {
+            let hosts = network.rules.take().unwrap_or_default().into_keys();
+            let hosts: Vec<_> = hosts.take(HOSTS_TOLD).collect();
+            let message = format!(
+                "network.rules are gone, as no secret is kept on disk: requests to {} get no headers until the rules are set again",
+                hosts.join(", ")
+            );
+            events.note(Event::warning("network", message));
+        }
         let rules = Rules {
             internet: recipe.internet,
-            network: recipe.network.clone().unwrap_or_default(),
+            network,
         };
         Self {
             rules: Mutex::new(rules),
@@ -61,11 +73,7 @@ impl WayOut {
     /// The rules as a client is shown them: the values of headers stay here.
     pub(crate) fn shown(&self) -> Network {
         let mut network = self.rules().network;
-        for rule in network.rules.iter_mut().flat_map(BTreeMap::values_mut).flatten() {
-            for value in rule.transform.iter_mut().flat_map(|t| t.headers.values_mut()) {
-                "***".clone_into(value);
-            }
-        }
+        headers(&mut network).for_each(|value| "***".clone_into(value));
         network
     }
 
@@ -97,10 +105,10 @@ impl Entry {
         }
     }
 
-    /// What it is made from again: with the rules of now, and without secrets, which no registry holds.
+    /// What it is made from again: with the rules of now, and without the values of headers, which no registry holds.
     pub(crate) fn recipe_now(&self) -> Recipe {
         let mut rules = self.way_out.rules();
-        rules.network.rules = None;
+        headers(&mut rules.network).for_each(String::clear);
         Recipe {
             network: Some(rules.network),
             internet: rules.internet,
@@ -109,9 +117,28 @@ impl Entry {
     }
 }
 
-fn policy(egress: &Egress, internet: Option<bool>, network: &Network) -> Result<Policy, sandhold_egress::PolicyError> {
+/// Hosts that are named in an event.
+const HOSTS_TOLD: usize = 8;
+
+/// The values of all headers.
+fn headers(network: &mut Network) -> impl Iterator<Item = &mut String> {
+    let rules = network.rules.iter_mut().flat_map(BTreeMap::values_mut).flatten();
+    rules
+        .filter_map(|rule| rule.transform.as_mut())
+        .flat_map(|transform| transform.headers.values_mut())
+}
+
+fn policy(egress: &Egress, internet: Option<bool>, network: &Network) -> Result<Policy, PolicyError> {
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
-    egress.policy(internet, &list(&network.allow_out), &list(&network.deny_out))
+    let policy = egress.policy(internet, &list(&network.allow_out), &list(&network.deny_out))?;
+    let mut secrets = Vec::new();
+    for (host, rules) in network.rules.iter().flatten() {
+        let headers = rules.iter().filter_map(|rule| rule.transform.as_ref());
+        for (name, value) in headers.flat_map(|transform| &transform.headers) {
+            secrets.push(Secret::new(host, name, value)?);
+        }
+    }
+    policy.with_secrets(secrets)
 }
 
 /// Checks what a client asks for.
@@ -120,13 +147,6 @@ pub(crate) fn check(sandboxes: &Sandboxes, internet: Option<bool>, network: &Net
         return Err(Refusal::new(
             StatusCode::NOT_IMPLEMENTED,
             "egressProxy is not built here; what a sandbox sends leaves from this server's own address",
-        ));
-    }
-    let changes = |rules: &Vec<NetworkRule>| rules.iter().any(|rule| rule.transform.is_some());
-    if network.rules.as_ref().is_some_and(|rules| rules.values().any(changes)) {
-        return Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "network.rules with a transform are not built here; pass the credential in envVars instead",
         ));
     }
     let asks = internet == Some(true) || network.allow_out.as_ref().is_some_and(|out| !out.is_empty());

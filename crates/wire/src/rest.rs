@@ -102,6 +102,7 @@ pub struct Network {
 
 /// A change of requests to a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetworkRule {
     /// The change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +111,7 @@ pub struct NetworkRule {
 
 /// Headers that a request gets; what it had of these names is replaced. The values are secrets.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NetworkTransform {
     /// By name.
     #[serde(default)]

@@ -180,6 +180,11 @@ fn the_level_gvisor() {
 }
 
 #[test]
+fn secrets_that_the_sandbox_never_sees() {
+    run("hidden.py", &[], 5);
+}
+
+#[test]
 fn http_transport() {
     run("transport.py", &[], 3);
 }

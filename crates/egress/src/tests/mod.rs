@@ -2,6 +2,7 @@
 
 mod dns;
 mod proxy;
+mod secret;
 mod transparent;
 mod udp;
 
@@ -138,7 +139,7 @@ impl Net {
         let original = Arc::new(Mutex::new(SocketAddr::new(a, port)));
         let meant = Arc::clone(&original);
         let private = private.iter().map(|net| net.parse().unwrap()).collect();
-        let mut world = World::new(Box::new(resolver), private);
+        let mut world = World::new(Box::new(resolver), private, crate::authority::Authority::new().unwrap());
         world.original = Box::new(move |_| Ok(*meant.lock().unwrap()));
         world.guard = Box::new(|ip| match ip {
             IpAddr::V4(v4) if v4.octets()[2] == 1 => Some(Reserved::Range("127.0.1.0/24".parse().unwrap())),

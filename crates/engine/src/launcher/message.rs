@@ -51,6 +51,8 @@ pub(crate) struct Hello {
     pub(crate) init_args: Vec<String>,
     /// Names under which the init program stands in a sandbox's files.
     pub(crate) programs: Vec<String>,
+    /// Certificates that sandboxes trust beside those of the host.
+    pub(crate) trust: Option<String>,
 }
 
 /// How the launcher makes sandboxes.

@@ -124,7 +124,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
             cgroup_parents.push((open(parent)?, name.to_owned()));
         }
     }
-    let template = match Template::load(&hello.template) {
+    let template = match Template::load(&hello.template, hello.trust.as_deref()) {
         Ok(Some(template)) => template,
         Ok(None) => return Err(Some(protocol(&hello.template))),
         Err(missing) => {

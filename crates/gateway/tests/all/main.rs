@@ -415,6 +415,56 @@ async fn the_network_side_asks_for_a_key_and_knows_host_names() {
 }
 
 #[tokio::test]
+async fn headers_of_requests_are_checked_and_not_shown() {
+    let (_home, gateway) = gateway(FakeRuntime::default());
+    let router = gateway.router(Owner::LOCAL);
+    let rule = |host: &str, transform: Value| json!({host: [{"transform": transform}]});
+    let good = rule("a.test", json!({"headers": {"Authorization": "hidden"}}));
+    let body = |rules: &Value| json!({"templateID": "base", "network": {"rules": rules}});
+    let id = create(&router, body(&good)).await;
+    let shown = call(&router, Method::GET, &format!("/sandboxes/{id}"), &[], None).await;
+    let rules = &shown.body["network"]["rules"];
+    assert_eq!(
+        rules["a.test"][0]["transform"]["headers"]["Authorization"], "***",
+        "{}",
+        shown.body
+    );
+    let many: serde_json::Map<_, _> = (0..65).map(|n| (format!("X-{n}"), json!("hidden"))).collect();
+    for (rules, word) in [
+        (rule("a.test", json!({"headers": {"Host": "hidden"}})), "HTTP's own"),
+        (
+            rule("a.test", json!({"headers": {"X": "hidden\r\nY: z"}})),
+            "line break",
+        ),
+        (rule("a.test", json!({"headers": {"X": ""}})), "must have 1 to"),
+        (
+            rule("10.0.0.0/8", json!({"headers": {"X": "hidden"}})),
+            "a name such as",
+        ),
+        (rule("a.test", json!({"headers": many})), "at most 64"),
+        (
+            rule("a.test", json!({"headers": {}, "body": "x"})),
+            "unknown field `body`",
+        ),
+        (json!({"a.test": [{"rewrite": {}}]}), "unknown field `rewrite`"),
+    ] {
+        let network = json!({"rules": rules});
+        for (method, path, body) in [
+            (Method::POST, "/v2/sandboxes".to_owned(), body(&rules)),
+            (Method::PUT, format!("/sandboxes/{id}/network"), network),
+        ] {
+            let refused = call(&router, method, &path, &[], Some(body)).await;
+            let message = refused.body["message"].as_str().unwrap_or_default();
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{rules}");
+            assert!(message.contains(word) && !message.contains("hidden"), "{message}");
+        }
+    }
+    let path = format!("/sandboxes/{id}/network");
+    let changed = call(&router, Method::PUT, &path, &[], Some(json!({"rules": good}))).await;
+    assert_eq!(changed.status, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
 async fn private_ports_ask_for_the_token() {
     let (_home, gateway) = gateway(FakeRuntime::default());
     let router = gateway.router(Owner::LOCAL);
