@@ -473,6 +473,20 @@ SHELL = [
     ),
 ]
 
+NETWORK = [
+    Row(
+        "update_network",
+        [
+            Good({"allow_out": ["example.com"], "deny_out": ["0.0.0.0/0"]}, {"mode": "allowlist"}),
+            Good({"allow_internet_access": False}, {"mode": "none"}),
+            Good({}, {"mode": "public"}),
+        ],
+        wrong=Bad({"allow_out": ["http://example.com/"]}, "allow_out"),
+        missing=Bad({"sandbox_id": NO_SANDBOX}, NO_SANDBOX),
+        limit=Bad({"deny_out": ["example.com"] * 257}, "deny_out"),
+    ),
+]
+
 ENDS = [
     Row(
         "shutdown_sandbox",
@@ -493,4 +507,4 @@ ENDS = [
     ),
 ]
 
-ROWS = [*SANDBOX, *FILES, *COMMANDS, *SERVICES, *TRANSFER, *WATCH, *PROCESSES, *SHELL, *ENDS]
+ROWS = [*SANDBOX, *FILES, *COMMANDS, *SERVICES, *TRANSFER, *WATCH, *PROCESSES, *SHELL, *NETWORK, *ENDS]

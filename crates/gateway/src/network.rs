@@ -246,3 +246,15 @@ pub(crate) async fn show(
         blocked,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use sandhold_runtime::{DNS_PORT, PROXY_PORT, TCP_PORT, UDP_PORT};
+    use sandhold_wire::services::DOORS;
+
+    #[test]
+    fn the_daemon_knows_the_ports_of_the_doors() {
+        assert_eq!(DOORS, TCP_PORT..=PROXY_PORT);
+        assert!(DOORS.contains(&UDP_PORT) && DOORS.contains(&DNS_PORT));
+    }
+}

@@ -167,6 +167,10 @@ pub struct ListeningSocket {
     pub inode: u64,
 }
 
+/// Ports of the sockets that stand in a local sandbox's network and are served from outside, see `sandhold_runtime::Doors`: they
+/// are nobody's service.
+pub const DOORS: std::ops::RangeInclusive<u16> = 65001..=65080;
+
 /// The sockets that listen in the text of `/proc/net/tcp` or `/proc/net/tcp6`; at most `max`.
 #[must_use]
 pub fn listening_sockets(table: &str, max: usize) -> Vec<ListeningSocket> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use sandhold_wire::services::{Listener, ListeningSocket, listening_sockets};
+use sandhold_wire::services::{DOORS, Listener, ListeningSocket, listening_sockets};
 
 use crate::beginning::beginning;
 use crate::limits::{PORTS, PORTS_COMMAND, PORTS_DESCRIPTORS, PORTS_PROCESSES, PORTS_TABLE};
@@ -25,6 +25,7 @@ pub(crate) fn listening(only: Option<u16>) -> Vec<Listener> {
         return Vec::new();
     }
     let holders = holders(&sockets);
+    sockets.retain(|socket| !DOORS.contains(&socket.port) || holders.contains_key(&socket.inode));
     let mut found: Vec<Listener> = Vec::new();
     for socket in sockets {
         let address = socket.address.to_string();

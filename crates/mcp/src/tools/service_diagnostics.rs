@@ -34,8 +34,10 @@ pub(super) struct Params {
 pub(super) struct Row {
     port: u16,
     addresses: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     command: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     job_id: Option<String>,
 }
 
