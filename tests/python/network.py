@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import netprobe_host as host
-from kit import ROOT, call, check, client, equal, main, note, run
+from kit import BIN, ROOT, call, check, client, equal, main, note, run
 
 PROBE = Path(__file__).with_name("netprobe.py").read_text()
 OWN, GATEWAY, OWN_V6, GATEWAY_V6 = "198.51.100.1", "198.51.100.2", "2001:db8:51::1", "2001:db8:51::2"
@@ -333,8 +333,16 @@ def in_a_world(scenario, script: str) -> None:
     if "--inside" in sys.argv:
         main(scenario)
     else:
-        # An ordinary user becomes root of a namespace, and has no ids there but one.
-        more = [] if ROOT else ["--user", "--map-root-user"]
+        more = []
+        if not ROOT:
+            # An ordinary user becomes root of a namespace to make the world, and has no ids there but one. Sandhold is
+            # started as an ordinary user again.
+            more = ["--user", "--map-root-user"]
+            ids = f"--map-user={os.getuid()} --map-group={os.getgid()}"
+            plain = Path(tempfile.mkdtemp()) / "sandhold"
+            plain.write_text(f'#!/bin/sh\nexec unshare --user {ids} {BIN} "$@"\n')
+            plain.chmod(0o755)
+            os.environ["SANDHOLD_BIN"] = str(plain)
         os.execvp("unshare", ["unshare", *more, "--net", "--mount", sys.executable, script, "--inside"])
 
 

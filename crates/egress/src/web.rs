@@ -149,6 +149,11 @@ impl Web {
                     );
                     return Err(Answer(StatusCode::MISDIRECTED_REQUEST, text));
                 }
+                // The connection is about to end; nothing goes out with an old secret until then.
+                if self.sandbox.policy().headers(&secured.name).as_ref() != Some(&secured.headers) {
+                    let text = format!("the rules for {} have changed; connect again\n", secured.name);
+                    return Err(Answer(StatusCode::MISDIRECTED_REQUEST, text));
+                }
                 strip(&mut request);
                 (secured.name.clone(), secured.goal.clone())
             }
