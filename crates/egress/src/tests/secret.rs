@@ -468,3 +468,28 @@ async fn a_server_that_speaks_first_still_does() {
     silent.shutdown().await.unwrap();
     assert_eq!(say(&mut silent, b"").await, "site 127.0.0.4");
 }
+
+#[tokio::test]
+async fn bodies_of_any_size_pass() {
+    let net = Secure::new(None, &[], &[KEY]).await;
+    let body = "0123456789abcdef".repeat(256 << 10);
+    let head = format!(
+        "PUT /x HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut tls = net.tls(A, "a.test", true).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(&mut tls);
+    let request = [head.as_bytes(), body.as_bytes()].concat();
+    let wanted = format!("\r\n\r\n{body}");
+    let mut all = Vec::new();
+    let read = async {
+        while !all.ends_with(&wanted.as_bytes()[wanted.len() - 64..]) || all.len() < body.len() {
+            let count = timeout(WAIT, reader.read_buf(&mut all)).await.unwrap().unwrap();
+            assert!(count > 0, "it ended after {} bytes", all.len());
+        }
+    };
+    let (written, ()) = tokio::join!(writer.write_all(&request), read);
+    written.unwrap();
+    let all = String::from_utf8(all).unwrap();
+    assert!(all.contains("Bearer hidden") && all.ends_with(&wanted));
+}
