@@ -194,10 +194,19 @@ impl Drop for Shared {
 #[async_trait]
 impl Runtime for Engine {
     fn info(&self) -> RuntimeInfo {
-        RuntimeInfo {
-            reach: self.shared.reach.get().copied().unwrap_or_default(),
-            ..self.shared.info.clone()
-        }
+        let mut info = self.shared.info.clone();
+        info.reach = self.shared.reach.get().copied().unwrap_or_default();
+        let led_out = self.shared.config.isolation == Level::Namespaces;
+        let lacks = match info.reach {
+            Reach::Proxy => {
+                "this kernel has no nf_tables, or a part of it is missing: only programs that use the proxy of their \
+                 environment reach the network"
+            }
+            Reach::Nothing if led_out => "a way out could not be made: a sandbox reaches its own loopback only",
+            _ => return info,
+        };
+        info.isolation.warnings.push(lacks.to_owned());
+        info
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, RuntimeError> {
