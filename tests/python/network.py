@@ -1,10 +1,12 @@
 """What a sandbox reaches, in a small internet of its own (`world.py`): every mode and rule, by IPv4 and IPv6, and that what
 is blocked is told. Every denial has its control: this process, on the host's side, reaches the same target."""
 
+import asyncio
 import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,9 +15,12 @@ from pathlib import Path
 
 import netprobe_host as host
 from kit import BIN, ROOT, call, check, client, equal, main, note, run
+from serve_kit import Serve
 
 PROBE = Path(__file__).with_name("netprobe.py").read_text()
 OWN, GATEWAY, OWN_V6, GATEWAY_V6 = "198.51.100.1", "198.51.100.2", "2001:db8:51::1", "2001:db8:51::2"
+# What compression makes no smaller.
+LARGE = os.urandom(4 << 20)
 PRIVATE = ["169.254.169.254", "10.9.9.9", "192.168.7.7", "fd00:ec2::254"]
 
 
@@ -36,9 +41,12 @@ class World:
         certificate, key = files or (folder / "world.pem", folder / "world.key")
         if not files:
             openssl(*NEW_KEY, "-x509", "-days", "2", "-subj", "/CN=world", "-keyout", key, "-out", certificate)
+        (folder / "served").mkdir()
+        if shutil.which("git"):
+            repository(folder)
         script = Path(__file__).with_name("world.py")
         self.process = subprocess.Popen(
-            ["unshare", "-n", sys.executable, script, self.log, certificate, key],
+            ["unshare", "-n", sys.executable, script, self.log, certificate, key, folder / "served"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -312,6 +320,67 @@ async def operator(world: World) -> None:
         refused("operator: none", tried[0])
 
 
+def e2b() -> None:
+    """E2B's own SDK: the fields of a sandbox's network, and what they do."""
+    from e2b import ALL_TRAFFIC, Sandbox
+
+    def reaches(sandbox: Sandbox, host: str) -> bool:
+        return sandbox.commands.run(f"curl -sS -m 10 http://{host}/ 2>/dev/null || true").stdout.startswith("{")
+
+    with Serve() as server:
+        server.use()
+        sandbox = Sandbox.create(timeout=120)
+        check("e2b: the internet, as it comes", reaches(sandbox, "a.test") and reaches(sandbox, "b.test"))
+        check("e2b: but nothing private", not reaches(sandbox, "10.9.9.9") and not reaches(sandbox, "169.254.169.254"))
+        sandbox.update_network({"allow_out": ["a.test"], "deny_out": [ALL_TRAFFIC]})
+        equal("e2b: update_network", [reaches(sandbox, host) for host in ("a.test", "b.test")], [True, False])
+        sandbox.update_network({})
+        check("e2b: what is left out is cleared", reaches(sandbox, "b.test"))
+        sandbox.kill()
+        sandbox = Sandbox.create(timeout=120, network={"deny_out": ["203.0.113.20", "2001:db8:1::20"]})
+        equal("e2b: deny_out at create", [reaches(sandbox, host) for host in ("a.test", "b.test")], [True, False])
+        sandbox.kill()
+        sandbox = Sandbox.create(timeout=120, network={"allow_out": ["*.w.test"], "deny_out": [ALL_TRAFFIC]})
+        equal("e2b: allow_out at create", [reaches(sandbox, host) for host in ("one.w.test", "a.test")], [True, False])
+        sandbox.kill()
+        sandbox = Sandbox.create(timeout=120, allow_internet_access=False)
+        equal("e2b: no internet access", [reaches(sandbox, host) for host in ("a.test", "203.0.113.20")], [False, False])
+        sandbox.kill()
+
+
+async def git(connected, world: World) -> None:
+    """A real program over a whole transfer: git clones a repository of the world's."""
+    if not shutil.which("git"):
+        return note("git clone: no git")
+    sandbox = await sandbox_with(connected)
+    cloned = await call(
+        connected,
+        "run_command",
+        {"cmd": "git clone -q http://a.test:8080/repo.git && cat repo/large | wc -c && git -C repo log --format=%s", "sandbox_id": sandbox},
+    )
+    equal("git clone", (cloned.get("exit_code"), cloned.get("stdout")), (0, f"{len(LARGE)}\nthe first\n"))
+    denied = await call(connected, "run_command", {"cmd": "git clone -q http://10.9.9.9:8080/repo.git again", "sandbox_id": sandbox})
+    check("not from a private address", denied.get("exit_code") == 128 and denied.get("blocked"), denied)
+
+
+def repository(folder: Path) -> None:
+    """A bare repository that any web server can serve."""
+    work, bare = folder / "work", folder / "served" / "repo.git"
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "HOME": str(folder)}
+
+    def run_git(*words, at: Path):
+        who = ["-c", "user.name=world", "-c", "user.email=world@a.test"]
+        subprocess.run(["git", *who, *words], cwd=at, check=True, capture_output=True, env=environment)
+
+    work.mkdir()
+    run_git("init", "-q", at=work)
+    (work / "large").write_bytes(LARGE)
+    run_git("add", "large", at=work)
+    run_git("commit", "-q", "-m", "the first", at=work)
+    run_git("clone", "-q", "--bare", str(work), str(bare), at=folder)
+    run_git("update-server-info", at=bare)
+
+
 async def scenario() -> None:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
@@ -323,7 +392,9 @@ async def scenario() -> None:
                 await public(connected, world)
                 await allowlist(connected, world)
                 await nothing(connected, world)
+                await git(connected, world)
             await operator(world)
+            await asyncio.to_thread(e2b)
         finally:
             world.close()
 

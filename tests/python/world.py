@@ -1,7 +1,9 @@
 """A small internet for `network.py`: two sites, a metadata service, a private network and a name server, all in one network
-namespace. `world.py LOG CERTIFICATE KEY` serves until its standard input ends, and notes in LOG who came and what was asked.
+namespace. `world.py LOG CERTIFICATE KEY FOLDER` serves until its standard input ends, and notes in LOG who came and what was asked.
 """
 
+import functools
+import http.server
 import ipaddress
 import json
 import socket
@@ -61,7 +63,7 @@ def accept(one: socket.socket, serve) -> None:
         threading.Thread(target=run, args=(one.accept()[0],), daemon=True).start()
 
 
-def http(connection, sni=None) -> None:
+def web(connection, sni=None) -> None:
     """Says on which address it was reached, by which names; any number of requests."""
     data = b""
     while True:
@@ -89,7 +91,7 @@ def tls(context: ssl.SSLContext):
         own.load_cert_chain(sys.argv[2], sys.argv[3])
         own.sni_callback = lambda _socket, name, _context: names.append(name)
         with own.wrap_socket(connection, server_side=True) as secured:
-            http(secured, names[0] if names else None)
+            web(secured, names[0] if names else None)
 
     return serve
 
@@ -145,17 +147,30 @@ def name_server() -> None:
         one.sendto(head + query[12:end] + answers, sender)
 
 
+class Files(http.server.SimpleHTTPRequestHandler):
+    """The folder, on every address."""
+
+    def log_message(self, *_):
+        pass
+
+
+class FileServer(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
 def main() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for address in ADDRESSES:
         more = ["nodad"] if ":" in address else []
         subprocess.run(["ip", "address", "add", address, "dev", "lo", *more], check=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    for port, serve in [(80, http), (443, tls(context)), (22, banner)]:
+    for port, serve in [(80, web), (443, tls(context)), (22, banner)]:
         threading.Thread(target=accept, args=(listener(port), serve), daemon=True).start()
     for address in ADDRESSES:
         threading.Thread(target=echo_datagrams, args=(address.split("/")[0],), daemon=True).start()
     threading.Thread(target=name_server, daemon=True).start()
+    files = functools.partial(Files, directory=sys.argv[4])
+    threading.Thread(target=FileServer(("::", 8080), files).serve_forever, daemon=True).start()
     print("ready", flush=True)
     sys.stdin.read()
 
