@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
+use sandhold_netlink::{Attributes, Batch, attribute};
 
 const NETLINK_HEAD: usize = 16;
 const ERROR: u16 = 2;
@@ -14,8 +15,6 @@ const ERROR: u16 = 2;
 const GET: u16 = 0x101;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`
 const NEW: u16 = 0x100;
-const REQUEST: u16 = 1;
-const NESTED: u16 = 0x8000;
 const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
@@ -61,53 +60,28 @@ impl Conntrack {
     }
 }
 
-fn attribute(kind: u16, body: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(4 + body.len()).unwrap_or(u16::MAX);
-    let mut out = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    out.extend(body);
-    out.resize(out.len().next_multiple_of(4), 0);
-    out
-}
-
 /// Asks for the flow whose answers go from `from` to `to`.
 fn question(sequence: u32, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let list = Attributes::default();
     let (family, ip) = match (from.ip(), to.ip()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => (
-            2,
-            [attribute(IP_V4_SRC, &from.octets()), attribute(IP_V4_DST, &to.octets())].concat(),
-        ),
+        (IpAddr::V4(from), IpAddr::V4(to)) => (2, list.with(IP_V4_SRC, &from.octets()).with(IP_V4_DST, &to.octets())),
         (from, to) => {
             let v6 = |ip| match ip {
                 IpAddr::V4(v4) => std::net::Ipv4Addr::to_ipv6_mapped(&v4).octets(),
                 IpAddr::V6(v6) => v6.octets(),
             };
-            (
-                10,
-                [attribute(IP_V6_SRC, &v6(from)), attribute(IP_V6_DST, &v6(to))].concat(),
-            )
+            (10, list.with(IP_V6_SRC, &v6(from)).with(IP_V6_DST, &v6(to)))
         }
     };
-    let proto = [
-        attribute(PROTO_NUM, &[UDP]),
-        attribute(PROTO_SRC_PORT, &from.port().to_be_bytes()),
-        attribute(PROTO_DST_PORT, &to.port().to_be_bytes()),
-    ]
-    .concat();
-    let tuple = [
-        attribute(TUPLE_IP | NESTED, &ip),
-        attribute(TUPLE_PROTO | NESTED, &proto),
-    ]
-    .concat();
-    let tuple = attribute(TUPLE_REPLY | NESTED, &tuple);
-    let length = u32::try_from(NETLINK_HEAD + 4 + tuple.len()).unwrap_or(u32::MAX);
-    let mut out = length.to_ne_bytes().to_vec();
-    out.extend(GET.to_ne_bytes());
-    out.extend(REQUEST.to_ne_bytes());
-    out.extend(sequence.to_ne_bytes());
-    out.extend([0; 4]);
-    out.extend([family, 0, 0, 0]);
-    out.extend(tuple);
-    out
+    let proto = Attributes::default()
+        .with(PROTO_NUM, &[UDP])
+        .with(PROTO_SRC_PORT, &from.port().to_be_bytes())
+        .with(PROTO_DST_PORT, &to.port().to_be_bytes());
+    let tuple = Attributes::default().nest(TUPLE_IP, &ip).nest(TUPLE_PROTO, &proto);
+    let mut batch = Batch::from_number(sequence);
+    let header = [family, 0, 0, 0];
+    batch.push(GET, 0, &header, &Attributes::default().nest(TUPLE_REPLY, &tuple));
+    batch.bytes().to_vec()
 }
 
 /// Reads an answer; `None` if it is one to another question.
@@ -145,27 +119,14 @@ fn answer(bytes: &[u8], sequence: u32) -> io::Result<Option<SocketAddr>> {
     }
 }
 
-/// The attribute of a kind.
-fn find(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let [a, b, c, d, ..] = *bytes {
-        let length = usize::from(u16::from_ne_bytes([a, b]));
-        let body = bytes.get(4..length)?;
-        if u16::from_ne_bytes([c, d]) & 0x3fff == wanted {
-            return Some(body);
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..)?;
-    }
-    None
-}
-
 fn target(bytes: &[u8]) -> Option<SocketAddr> {
-    let tuple = find(bytes, TUPLE_ORIG)?;
-    let ip = find(tuple, TUPLE_IP)?;
-    let ip = match find(ip, IP_V4_DST) {
+    let tuple = attribute(bytes, TUPLE_ORIG)?;
+    let ip = attribute(tuple, TUPLE_IP)?;
+    let ip = match attribute(ip, IP_V4_DST) {
         Some(v4) => IpAddr::from(<[u8; 4]>::try_from(v4).ok()?),
-        None => IpAddr::from(<[u8; 16]>::try_from(find(ip, IP_V6_DST)?).ok()?),
+        None => IpAddr::from(<[u8; 16]>::try_from(attribute(ip, IP_V6_DST)?).ok()?),
     };
-    let port = find(find(tuple, TUPLE_PROTO)?, PROTO_DST_PORT)?;
+    let port = attribute(attribute(tuple, TUPLE_PROTO)?, PROTO_DST_PORT)?;
     Some(SocketAddr::new(
         crate::name::canonical(ip),
         u16::from_be_bytes(port.try_into().ok()?),
@@ -187,8 +148,9 @@ mod tests {
     fn answered(sequence: u32, client: &str, meant: &str) -> Vec<u8> {
         let mut out = question(sequence, meant.parse().unwrap(), client.parse().unwrap());
         out[4..6].copy_from_slice(&NEW.to_ne_bytes());
-        let orig = question(1, client.parse().unwrap(), meant.parse().unwrap())[20..].to_vec();
-        let orig = attribute(TUPLE_ORIG | NESTED, &orig[4..]);
+        let mut orig = question(1, client.parse().unwrap(), meant.parse().unwrap())[20..].to_vec();
+        // What is asked for in one direction stands in the other in the answer.
+        orig[2..4].copy_from_slice(&(TUPLE_ORIG | 0x8000).to_ne_bytes());
         out.splice(20..20, orig);
         let length = u32::try_from(out.len()).unwrap();
         out[..4].copy_from_slice(&length.to_ne_bytes());

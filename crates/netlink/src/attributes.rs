@@ -10,6 +10,8 @@ const ERROR: u16 = 2;
 const HEADER: usize = 16;
 /// A nested attribute.
 const NESTED: u16 = 0x8000;
+/// The bits of a kind that are the kind: the others say that it is nested, or of the network's byte order.
+const KIND: u16 = 0x3fff;
 
 /// A list of attributes.
 #[derive(Debug, Clone, Default)]
@@ -52,21 +54,31 @@ impl Attributes {
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
-    messages: u32,
+    /// The number of the next message.
+    next: u32,
 }
 
 impl Batch {
+    /// One whose messages are numbered from here on; reports and answers name the number.
+    #[must_use]
+    pub fn from_number(first: u32) -> Self {
+        Self {
+            bytes: Vec::new(),
+            next: first,
+        }
+    }
+
     /// Adds a message: its kind, its flags, the family's own header, its attributes.
     pub fn push(&mut self, kind: u16, flags: u16, header: &[u8], attributes: &Attributes) {
         let len = (HEADER + header.len() + attributes.0.len()) as u32;
         self.bytes.extend(len.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend((REQUEST | flags).to_ne_bytes());
-        self.bytes.extend(self.messages.to_ne_bytes());
+        self.bytes.extend(self.next.to_ne_bytes());
         self.bytes.extend(0u32.to_ne_bytes());
         self.bytes.extend(header);
         self.bytes.extend(&attributes.0);
-        self.messages += 1;
+        self.next = self.next.wrapping_add(1);
     }
 
     /// As [`Batch::push`], for a message whose success the kernel reports.
@@ -95,7 +107,7 @@ pub fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let [a, b, c, d, ..] = *bytes {
         let (len, kind) = (usize::from(u16::from_ne_bytes([a, b])), u16::from_ne_bytes([c, d]));
         let value = bytes.get(4..len)?;
-        if kind & !NESTED == wanted {
+        if kind & KIND == wanted {
             return Some(value);
         }
         bytes = bytes.get(len.next_multiple_of(4)..)?;
