@@ -99,24 +99,27 @@ pub(crate) struct Own {
 impl Own {
     /// Whether an address is one of this host.
     pub(crate) fn holds(&self, ip: IpAddr) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if known.as_ref().is_none_or(|(at, _)| at.elapsed() >= limits::OWN) {
-            // Where they cannot be read the peer of each connection is still compared with its own end.
-            *known = Some((Instant::now(), read()));
-        }
         let ip = canonical(ip);
         let inner = match ip {
             IpAddr::V6(v6) => embedded(v6).map(IpAddr::V4),
             IpAddr::V4(_) => None,
         };
-        known
-            .as_ref()
-            .is_some_and(|(_, own)| own.contains(&ip) || inner.is_some_and(|inner| own.contains(&inner)))
+        self.look(|own| own.contains(&ip) || inner.is_some_and(|inner| own.contains(&inner)))
+    }
+
+    /// All of them; none where they cannot be read: the peer of each connection is still compared with its own end.
+    pub(crate) fn all(&self) -> HashSet<IpAddr> {
+        self.look(HashSet::clone)
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&HashSet<IpAddr>) -> T) -> T {
+        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let fresh = known.take().filter(|(at, _)| at.elapsed() < limits::OWN);
+        look(&known.insert(fresh.unwrap_or_else(|| (Instant::now(), read()))).1)
     }
 }
 
-/// The addresses of this host; none where they cannot be read.
-pub(crate) fn read() -> HashSet<IpAddr> {
+fn read() -> HashSet<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return HashSet::new();
     };

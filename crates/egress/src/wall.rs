@@ -137,7 +137,7 @@ fn ranges(world: &World, policy: &Policy) -> (Vec<Range>, Vec<Range>) {
     };
     let open = policy.allowed_nets().into_iter().filter(allowed).map(|(net, _)| net);
     let shut: Vec<IpNet> = if policy.open_names() {
-        let own = (world.own)().into_iter().map(IpNet::from);
+        let own = world.own.all().into_iter().map(IpNet::from);
         address::all_reserved().chain(own).chain(policy.denied_nets()).collect()
     } else {
         let everything = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];

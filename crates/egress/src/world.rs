@@ -1,7 +1,6 @@
 //! What lies around all sandboxes of a server. Tests put a small one of their own in its place.
 
 use std::{
-    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -47,17 +46,18 @@ pub(crate) struct World {
     /// Tells of an address whether it is no part of the internet.
     pub(crate) guard: Guard,
     /// The addresses of this host.
-    pub(crate) own: fn() -> HashSet<IpAddr>,
+    pub(crate) own: Arc<Own>,
     /// Tells where a redirected connection was meant to go.
     pub(crate) original: Original,
 }
 
 impl World {
     pub(crate) fn new(resolver: Box<dyn Resolve>, private: Vec<IpNet>, authority: Authority) -> Self {
-        let own = Own::default();
+        let own = Arc::new(Own::default());
+        let known = Arc::clone(&own);
         let guard = move |ip| match address::reserved(ip) {
             Some(range) => Some(Reserved::Range(range)),
-            None => own.holds(ip).then_some(Reserved::Own),
+            None => known.holds(ip).then_some(Reserved::Own),
         };
         Self {
             resolver,
@@ -67,7 +67,7 @@ impl World {
             authority,
             outside: Outside::default(),
             guard: Box::new(guard),
-            own: address::read,
+            own,
             original: Box::new(original),
         }
     }
