@@ -162,7 +162,8 @@ fn spec(id: String) -> Result<SandboxSpec> {
     Ok(SandboxSpec {
         hostname: HOSTNAME.to_owned(),
         id,
-        template: "base".to_owned(),
+        root: sandhold_runtime::Root::default(),
+        storage: sandhold_runtime::Storage::Memory,
         resources: Resources::default(),
         boot,
     })

@@ -42,7 +42,7 @@ impl Runtime for Hollow {
             least: Resources::default(),
             most: Resources::default(),
             ca_bundle: None,
-            templates: vec!["base".into()],
+            no_layers: None,
             reach: Reach::default(),
             can_freeze: true,
             can_switch_user: true,

@@ -47,7 +47,8 @@ mod bench {
         for number in 0..count {
             let spec = SandboxSpec {
                 id: format!("bench{number}"),
-                template: "base".to_owned(),
+                root: sandhold_runtime::Root::default(),
+                storage: sandhold_runtime::Storage::Memory,
                 hostname: "bench".to_owned(),
                 resources: Resources::default(),
                 boot: b"go".to_vec(),

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use sandhold_runtime::{Isolation, Level, Reach, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec};
+use sandhold_runtime::{
+    Isolation, Level, Reach, Resources, Root, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Storage,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::birth::Order;
@@ -28,6 +30,9 @@ use crate::sandbox::{Inner, LocalSandbox, Name, Taken};
 use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
 use crate::template::{BASE, Template};
+
+/// Why there are no layers.
+const NO_LAYERS: &str = "this engine keeps no layers yet";
 
 /// The embedded engine. It lives as long as one of its handles or sandboxes does.
 pub struct Engine {
@@ -252,7 +257,7 @@ impl Held {
         if let (Way::Gvisor, Some(private)) = (way, &private) {
             let found = Template::load(BASE, config.trust.as_deref())
                 .map_err(|missing| RuntimeError::Unsupported(format!("{missing} is missing")))?;
-            let found = found.ok_or_else(|| RuntimeError::UnknownTemplate(BASE.to_owned()))?;
+            let found = found.ok_or_else(|| RuntimeError::Unsupported(format!("there is no template {BASE}")))?;
             let init = with_init.then_some(&config.init);
             gvisor::make_root(private.path(), &found, init)
                 .map_err(|error| RuntimeError::failed("making the root file system of the sandboxes", error))?;
@@ -350,7 +355,7 @@ fn describe(
         defaults: defaults.as_resources(),
         least: Limits::LEAST.as_resources(),
         most: Limits::MOST.as_resources(),
-        templates: vec![BASE.to_owned()],
+        no_layers: Some(NO_LAYERS.to_owned()),
         reach: Reach::Nothing,
         ca_bundle: etc::bundle(trust).map(|_| format!("/etc/{BUNDLE}")),
         can_freeze: cgroups.hierarchy("freezer").is_some(),
@@ -361,8 +366,8 @@ fn describe(
 impl Shared {
     fn check(&self, spec: &SandboxSpec) -> Result<Limits, RuntimeError> {
         check_names(spec)?;
-        if spec.template != BASE {
-            return Err(RuntimeError::UnknownTemplate(spec.template.clone()));
+        if spec.root != Root::default() || spec.storage != Storage::Memory {
+            return Err(RuntimeError::Unsupported(NO_LAYERS.to_owned()));
         }
         if spec.boot.is_empty() || spec.boot.len() > BOOT_MESSAGE {
             let len = spec.boot.len();
@@ -377,7 +382,8 @@ impl Shared {
     async fn rehearse(self: &Arc<Self>) -> Result<(), RuntimeError> {
         let spec = SandboxSpec {
             id: "rehearsal".to_owned(),
-            template: BASE.to_owned(),
+            root: Root::default(),
+            storage: Storage::Memory,
             hostname: "rehearsal".to_owned(),
             resources: Resources::default(),
             boot: vec![b'-'],

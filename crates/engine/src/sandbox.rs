@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, ReturnFlags, SocketFlags, SocketType, recvmsg, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
-use sandhold_runtime::{Doors, Reach, RuntimeError, Sandbox, Stream, Usage};
+use sandhold_runtime::{Doors, Reach, Root, RuntimeError, Sandbox, Stream, Usage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -389,6 +389,10 @@ impl Sandbox for LocalSandbox {
 
     fn take_doors(&self) -> Option<Doors> {
         self.inner.doors.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn root(&self) -> Root {
+        Root::default()
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {

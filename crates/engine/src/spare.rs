@@ -6,12 +6,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use sandhold_runtime::{Resources, SandboxSpec};
+use sandhold_runtime::{Resources, Root, SandboxSpec, Storage};
 
 use crate::birth::{Newborn, Order};
 use crate::engine::Shared;
 use crate::limits::SPARE_PAUSE;
-use crate::template::BASE;
 
 #[derive(Default)]
 pub(crate) struct Spares {
@@ -40,7 +39,7 @@ impl Spares {
 impl Shared {
     /// A spare sandbox that is what was asked for.
     pub(crate) fn spare(&self, order: &Order) -> Option<Newborn> {
-        let fits = order.spec.template == BASE
+        let fits = order.spec.root == Root::default()
             && order.limits == self.defaults
             && order.spec.hostname == self.config.spare_hostname
             && order.exec
@@ -93,7 +92,8 @@ impl Shared {
         Order {
             spec: SandboxSpec {
                 id: format!("spare{number}"),
-                template: BASE.to_owned(),
+                root: Root::default(),
+                storage: Storage::Memory,
                 hostname: self.config.spare_hostname.clone(),
                 resources: Resources::default(),
                 boot: Vec::new(),

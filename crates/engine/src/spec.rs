@@ -195,7 +195,8 @@ mod tests {
         for id in ["", "a/b", "..", "A", "x y", &"a".repeat(64)] {
             let spec = SandboxSpec {
                 id: id.to_owned(),
-                template: "base".into(),
+                root: sandhold_runtime::Root::default(),
+                storage: sandhold_runtime::Storage::Memory,
                 hostname: "h".into(),
                 resources: Resources::default(),
                 boot: vec![1],

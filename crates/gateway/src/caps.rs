@@ -181,7 +181,7 @@ mod tests {
                 memory_bytes: Some(1 << 40),
                 ..Resources::default()
             },
-            templates: Vec::new(),
+            no_layers: None,
             ca_bundle: None,
             reach: sandhold_runtime::Reach::Nothing,
             can_freeze: false,

@@ -7,7 +7,9 @@ use std::{
 };
 
 use sandhold_egress::Egress;
-use sandhold_runtime::{PROXY_PORT, Reach, Resources, RuntimeInfo, Sandbox as RuntimeSandbox, SandboxSpec};
+use sandhold_runtime::{
+    PROXY_PORT, Reach, Resources, Root, RuntimeInfo, Sandbox as RuntimeSandbox, SandboxSpec, Storage,
+};
 use sandhold_wire::{
     boot::{BootReady, BootSpec},
     limits, names,
@@ -45,6 +47,10 @@ pub(crate) async fn create(
 
 /// What is asked for, checked and completed.
 fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Recipe, Refusal> {
+    if request.template_id != names::DEFAULT_TEMPLATE {
+        let message = format!("template \"{}\" does not exist", request.template_id);
+        return Err(Refusal::new(http::StatusCode::NOT_FOUND, message));
+    }
     let asked_caps = caps::asked(&request)?;
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
@@ -135,7 +141,8 @@ pub(crate) async fn start(
     }
     let spec = SandboxSpec {
         id: id.to_owned(),
-        template: recipe.template.clone(),
+        root: Root::default(),
+        storage: Storage::Memory,
         hostname: "sandhold".into(),
         resources: recipe.asked,
         boot,

@@ -54,7 +54,7 @@ impl IntoResponse for Refusal {
 impl From<RuntimeError> for Refusal {
     fn from(error: RuntimeError) -> Self {
         let status = match &error {
-            RuntimeError::Ended(_) | RuntimeError::UnknownTemplate(_) => StatusCode::NOT_FOUND,
+            RuntimeError::Ended(_) | RuntimeError::UnknownLayer(_) => StatusCode::NOT_FOUND,
             RuntimeError::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             RuntimeError::InvalidSpec(_) => StatusCode::BAD_REQUEST,
             RuntimeError::Exhausted(_) => StatusCode::TOO_MANY_REQUESTS,

@@ -8,9 +8,9 @@ pub enum RuntimeError {
     /// This engine or this machine cannot.
     #[error("{0}")]
     Unsupported(String),
-    /// The template is not there.
-    #[error("template \"{0}\" does not exist")]
-    UnknownTemplate(String),
+    /// A layer is not there.
+    #[error("there is no layer {0}")]
+    UnknownLayer(crate::LayerId),
     /// A limit was asked for that the engine does not give.
     #[error("{0}")]
     InvalidSpec(String),

@@ -5,14 +5,27 @@ use serde::{Deserialize, Serialize};
 pub struct SandboxSpec {
     /// The sandbox's id: lower-case letters and digits. Part of the cgroup's name.
     pub id: String,
-    /// Name of the template, `base`.
-    pub template: String,
+    /// What its files stand on.
+    pub root: crate::Root,
+    /// Where what it writes is kept.
+    pub storage: Storage,
     /// The host name inside.
     pub hostname: String,
     /// Limits; absent ones get the engine's defaults.
     pub resources: Resources,
     /// Passed to the init program unread, as its first message.
     pub boot: Vec<u8>,
+}
+
+/// Where a sandbox keeps what it writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// In memory: it counts against the sandbox's memory.
+    #[default]
+    Memory,
+    /// On the disk of the host.
+    Disk,
 }
 
 /// Limits of a sandbox. `None` means the engine's default.
@@ -43,8 +56,8 @@ pub struct RuntimeInfo {
     pub least: Resources,
     /// The most that can be asked for; `None`: no bound.
     pub most: Resources,
-    /// Templates that can be used now.
-    pub templates: Vec<String>,
+    /// Why roots other than the host's, snapshots and forks cannot be had here, and what mends it; `None`: they can.
+    pub no_layers: Option<String>,
     /// Where the certificates that are trusted stand inside, if there are any.
     pub ca_bundle: Option<String>,
     /// How far a sandbox's connections can be led out.

@@ -42,7 +42,8 @@ pub(super) fn spec() -> SandboxSpec {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     SandboxSpec {
         id: format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
-        template: "base".to_owned(),
+        root: sandhold_runtime::Root::default(),
+        storage: sandhold_runtime::Storage::Memory,
         hostname: "testbox".to_owned(),
         resources: Resources::default(),
         boot: b"go".to_vec(),

@@ -88,12 +88,16 @@ async fn bad_specifications_are_refused_by_name() {
     }
     let unknown = engine
         .create(SandboxSpec {
-            template: "none".into(),
+            root: sandhold_runtime::StoredRoot {
+                base: sandhold_runtime::Base::Empty,
+                layers: vec![sandhold_runtime::LayerId([7; 32])],
+            }
+            .into(),
             ..spec()
         })
         .await
         .err();
-    assert!(matches!(unknown, Some(RuntimeError::UnknownTemplate(_))), "{unknown:?}");
+    assert!(matches!(unknown, Some(RuntimeError::Unsupported(_))), "{unknown:?}");
     assert_eq!(engine.live(), 0);
 }
 
@@ -194,7 +198,6 @@ async fn the_engine_says_what_it_is() {
     let info = engine.info();
     assert_eq!(info.isolation.level, "namespaces");
     assert_ne!(info.reach, sandhold_runtime::Reach::Nothing);
-    assert_eq!(info.templates, ["base"]);
     let set = info.defaults;
     assert!(set.memory_bytes.is_some() && set.cpus.is_some() && set.pids.is_some() && set.disk_bytes.is_some());
     assert!(set.inodes.is_some() && set.open_files.is_some());

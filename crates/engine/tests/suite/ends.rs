@@ -92,7 +92,12 @@ fn mounts() -> usize {
 fn id_claims(pids: &BTreeSet<u32>) -> BTreeSet<(String, String)> {
     let sockets: BTreeSet<String> = pids
         .iter()
-        .flat_map(|pid| std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten())
+        .flat_map(|pid| {
+            std::fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten()
+        })
         .filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned()))
         .collect();
     let mut claims = all_id_claims();
@@ -108,7 +113,8 @@ fn all_id_claims() -> BTreeSet<(String, String)> {
         .filter_map(|line| {
             let mut fields = line.split_whitespace().skip(6);
             let (inode, name) = (fields.next()?, fields.next()?);
-            name.starts_with("@sandhold-ids-").then(|| (inode.to_owned(), name.to_owned()))
+            name.starts_with("@sandhold-ids-")
+                .then(|| (inode.to_owned(), name.to_owned()))
         })
         .collect()
 }

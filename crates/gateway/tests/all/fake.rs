@@ -20,7 +20,9 @@ use axum::{
 use futures::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use sandhold_gateway::{CapRules, Gateway, GatewayConfig};
-use sandhold_runtime::{Isolation, Resources, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Stream, Usage};
+use sandhold_runtime::{
+    Isolation, Resources, Root, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Stream, Usage,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::watch,
@@ -84,7 +86,7 @@ impl Runtime for FakeRuntime {
             },
             least: Resources::default(),
             most: Resources::default(),
-            templates: vec!["base".into()],
+            no_layers: Some("a fake".into()),
             ca_bundle: None,
             reach: sandhold_runtime::Reach::Nothing,
             can_freeze: self.can_freeze,
@@ -93,9 +95,6 @@ impl Runtime for FakeRuntime {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, RuntimeError> {
-        if spec.template != "base" {
-            return Err(RuntimeError::UnknownTemplate(spec.template));
-        }
         let boot: serde_json::Value = serde_json::from_slice(&spec.boot).unwrap();
         let hostile = boot["envs"]["HOSTILE"].as_str().and_then(Hostile::named);
         let said = boot["envs"]["BOOT"].as_str().map(|said| said.as_bytes().to_vec());
@@ -132,6 +131,10 @@ struct FakeSandbox {
 impl Sandbox for FakeSandbox {
     fn boot_answer(&self) -> &[u8] {
         &self.answer
+    }
+
+    fn root(&self) -> Root {
+        Root::default()
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {
