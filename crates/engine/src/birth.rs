@@ -249,6 +249,7 @@ impl Shared {
             exec: order.exec,
             trace: order.trace,
             claim,
+            stack: self.stack(&spec.root),
         }
     }
 }

@@ -31,9 +31,6 @@ use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
 use crate::template::{BASE, Template};
 
-/// Why there are no layers.
-const NO_LAYERS: &str = "this engine keeps no layers yet";
-
 /// The embedded engine. It lives as long as one of its handles or sandboxes does.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -50,6 +47,8 @@ pub(crate) struct Shared {
     /// How sandboxes are held.
     pub(crate) held: Held,
     info: RuntimeInfo,
+    /// Why there are no layers; unset where there are.
+    pub(crate) no_layers: OnceLock<String>,
     /// How far the first sandbox's connections were led out, which is the rehearsal's.
     pub(crate) reach: OnceLock<Reach>,
     /// The launcher of now, and how many there were.
@@ -107,12 +106,13 @@ impl Engine {
             spares: Spares::default(),
             held,
             info,
+            no_layers: OnceLock::new(),
             reach: OnceLock::new(),
             link: tokio::sync::Mutex::new((1, Some(link))),
             live: Mutex::default(),
             names: Arc::default(),
         });
-        shared.rehearse().await?;
+        shared.rehearse_either_way().await?;
         if shared.cgroups.hierarchy("cpu").is_some() {
             tokio::spawn(fair::look_after(Arc::downgrade(&shared)));
         }
@@ -200,6 +200,7 @@ impl Drop for Shared {
 impl Runtime for Engine {
     fn info(&self) -> RuntimeInfo {
         let mut info = self.shared.info.clone();
+        info.no_layers = self.shared.no_layers.get().cloned();
         info.reach = self.shared.reach.get().copied().unwrap_or_default();
         let led_out = self.shared.config.isolation == Level::Namespaces;
         let lacks = match info.reach {
@@ -293,6 +294,7 @@ async fn start_link(
             .map_or_else(String::new, |file| file.to_string_lossy().into_owned()),
         ids: ids.source,
         template: BASE.to_owned(),
+        store: String::new(),
         cgroups: cgroups
             .folders
             .iter()
@@ -305,6 +307,12 @@ async fn start_link(
     };
     let gifts: Vec<&OwnedFd> = held.private.iter().map(|folder| folder.fd()).chain(init).collect();
     Link::start(number, &config.launcher, &hello, &gifts, ids.sub_ids.clone()).await
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn explain(error: LinkError) -> RuntimeError {
@@ -355,7 +363,7 @@ fn describe(
         defaults: defaults.as_resources(),
         least: Limits::LEAST.as_resources(),
         most: Limits::MOST.as_resources(),
-        no_layers: Some(NO_LAYERS.to_owned()),
+        no_layers: None,
         reach: Reach::Nothing,
         ca_bundle: etc::bundle(trust).map(|_| format!("/etc/{BUNDLE}")),
         can_freeze: cgroups.hierarchy("freezer").is_some(),
@@ -367,7 +375,7 @@ impl Shared {
     fn check(&self, spec: &SandboxSpec) -> Result<Limits, RuntimeError> {
         check_names(spec)?;
         if spec.root != Root::default() || spec.storage != Storage::Memory {
-            return Err(RuntimeError::Unsupported(NO_LAYERS.to_owned()));
+            return Err(RuntimeError::Unsupported("no layers yet".to_owned()));
         }
         if spec.boot.is_empty() || spec.boot.len() > BOOT_MESSAGE {
             let len = spec.boot.len();
@@ -376,6 +384,21 @@ impl Shared {
             )));
         }
         Limits::check(&spec.resources, &self.defaults)
+    }
+
+    /// Rehearses with an overlay, and if that fails without one.
+    async fn rehearse_either_way(self: &Arc<Self>) -> Result<(), RuntimeError> {
+        if self.held.way != Way::Namespaces {
+            let level = self.config.isolation;
+            // Nothing else sets it.
+            let _ = self.no_layers.set(format!("the isolation level {level} has no layers"));
+            return self.rehearse().await;
+        }
+        let Err(error) = self.rehearse().await else { return Ok(()) };
+        let why = chain(&error);
+        let _ = self.no_layers.set(format!("overlays cannot be mounted here: {why}"));
+        // If it was not the overlay, it fails again, and says the same.
+        self.rehearse().await
     }
 
     /// Makes a sandbox up to where its init program would start.

@@ -56,6 +56,14 @@ if [ -n "${BASH_VERSION-}" ] && [ -n "${PS1-}" ] && [ -r /etc/bash.bashrc ]; the
 fi
 "#;
 
+/// What `/etc/hosts` begins with; the host name follows.
+pub(crate) const LOCAL_HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 ";
+
+/// The content of `/etc/resolv.conf`.
+pub(crate) fn resolv_conf() -> String {
+    format!("nameserver {}\n", crate::launcher::doors::NAME_SERVER)
+}
+
 const BASHRC: &str = r#"# Interactive shells.
 [ -z "${PS1-}" ] && return
 PS1='\u@\h:\w\$ '
@@ -166,14 +174,8 @@ pub(crate) fn fill(template: &mut Template, trust: Option<&str>) {
         file("etc/group", GROUP),
         // The launcher writes the name behind these two.
         file(HOSTNAME, ""),
-        file(
-            HOSTS,
-            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 ",
-        ),
-        file(
-            "etc/resolv.conf",
-            format!("nameserver {}\n", crate::launcher::doors::NAME_SERVER),
-        ),
+        file(HOSTS, LOCAL_HOSTS),
+        file("etc/resolv.conf", resolv_conf()),
         file("etc/environment", ""),
         file("etc/shells", "/bin/sh\n/bin/bash\n"),
         link("etc/mtab", "/proc/self/mounts"),

@@ -122,6 +122,10 @@ pub(crate) const IDS_PER_SANDBOX: u32 = 65_536;
 pub(crate) const RANGES_PER_BLOCK: u32 = 64;
 /// Blocks up to the end of systemd's range (0x6fff_ffff).
 pub(crate) const BLOCKS: u32 = (0x6fff_ffff - IDS_FIRST) / (IDS_PER_SANDBOX * RANGES_PER_BLOCK);
+/// Most mounts that a sandbox gets from the launcher, and most layers that are held in one root.
+pub(crate) const MOUNTS: usize = 64;
+/// Files of a sandbox's border: its root and the folders in it.
+pub(crate) const BORDER_INODES: u64 = 4;
 /// The id of `user` inside.
 pub(crate) const USER_ID: u32 = 1000;
 

@@ -13,10 +13,10 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::limits::MESSAGE;
+use crate::limits::{MESSAGE, MOUNTS};
 
 /// Most descriptors beside one packet.
-const FDS: usize = 16;
+const FDS: usize = MOUNTS;
 
 /// Sends one packet.
 pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[&OwnedFd]) -> Result<(), Errno> {

@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     ended: watch::Sender<Option<String>>,
     /// Its way out, until somebody serves it.
     doors: Mutex<Option<Doors>>,
+    /// What is below its root, where that is an overlay.
+    border: Mutex<Option<OwnedFd>>,
 }
 
 /// What is given back when the sandbox ended.
@@ -135,6 +137,7 @@ impl Inner {
             id: OnceLock::new(),
             taken: Mutex::default(),
             doors: Mutex::default(),
+            border: Mutex::default(),
             pidfd,
             control,
             cgroups,
@@ -215,6 +218,10 @@ impl Inner {
             tracing::warn!(sandbox = self.id(), error = %io::Error::from_raw_os_error(code), "it has no way out");
         }
         let mut fds = fds.into_iter();
+        if doors.first() == Some(&FAILED) {
+            self.keep_border(fds.next());
+            return Ok(Reach::Nothing);
+        }
         let (tcp, proxy) = (fds.next(), fds.next());
         let (conntrack, firewall) = if transparent {
             (fds.next(), fds.next())
@@ -222,6 +229,7 @@ impl Inner {
             (None, None)
         };
         let (udp, dns) = (fds.next(), fds.next());
+        self.keep_border(fds.next());
         let (Some(tcp), Some(proxy), Some(udp), Some(dns)) = (tcp, proxy, udp, dns) else {
             return Ok(Reach::Nothing);
         };
@@ -235,6 +243,10 @@ impl Inner {
             transparent,
         });
         Ok(if transparent { Reach::Transparent } else { Reach::Proxy })
+    }
+
+    fn keep_border(&self, border: Option<OwnedFd>) {
+        *self.border.lock().unwrap_or_else(PoisonError::into_inner) = border;
     }
 
     /// The init program's answer to the boot message. An end of the stream is `Ok(None)`.
@@ -331,6 +343,7 @@ async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings
     holdings.link.forget(holdings.request).await;
     drop((
         inner.doors.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        inner.border.lock().unwrap_or_else(PoisonError::into_inner).take(),
         holdings.folder,
         inner.taken.lock().unwrap_or_else(PoisonError::into_inner).take(),
     ));

@@ -25,9 +25,10 @@ use super::create::Clock;
 use super::doors;
 use super::message::{At, Create, Failure, IdSource, Status, Step};
 use super::root::{self, attach, clone_tree, make_entry, new_fs, tmpfs};
+use super::stack::{self, Mounts, NewRoot};
 use super::setup::{CONTROL_FD, Launcher};
 use super::wall;
-use crate::limits::{LOCKED_BYTES, OOM_SCORE, QUEUE_BYTES, TERMINALS, USER_ID};
+use crate::limits::{LOCKED_BYTES, MOUNTS, OOM_SCORE, QUEUE_BYTES, TERMINALS, USER_ID};
 use crate::sys;
 use crate::template::FIXED;
 use crate::{cgroup, etc, packet};
@@ -123,30 +124,29 @@ fn build(
     rustix::system::sethostname(create.hostname.as_bytes()).at(Step::Hostname)?;
     sys::loopback_up().at(Step::Loopback)?;
     clock.mark("host name, loopback");
-    doors::open_and_send(&control).at(Step::Doors)?;
+    let doors = doors::open();
     clock.mark("doors");
 
-    wait_at_gate(&gate)?;
+    let mounts = wait_at_gate(&gate)?;
     clock.mark("gate 1");
     take_ids(launcher, create)?;
     stay_with_launcher(launcher)?;
     clock.mark("ids");
 
     rustix::process::umask(Mode::empty());
-    let new_root = mount_root(launcher, create, clock)?;
-    let (mapped, doors) = wait_at_gate(&gate)?;
+    let root = mount_root(launcher, create, Mounts::split(launcher, mounts.0), clock)?;
+    doors::send(&control, doors, root.border.as_ref()).at(Step::Doors)?;
+    let (_, tasks) = wait_at_gate(&gate)?;
     drop(gate);
     clock.mark("gate 2");
-    for door in &doors {
-        rustix::io::write(door, b"0").on(Step::Cgroup, "tasks")?;
+    for file in &tasks {
+        rustix::io::write(file, b"0").on(Step::Cgroup, "tasks")?;
     }
-    drop(doors);
+    drop(tasks);
     if !born_in_cgroup {
         sys::unshare(sys::Unshare::Cgroup).on(Step::Cgroup, "namespace")?;
     }
-    bind_trees(launcher, &new_root, &mapped)?;
-    clock.mark("host trees");
-    root::switch_to(&new_root).at(Step::Pivot)?;
+    root.enter()?;
     clock.mark("pivot");
 
     arrange_descriptors(control, score)?;
@@ -155,7 +155,7 @@ fn build(
     give_up_rights(create)?;
     clock.mark("descriptors, limits, rights");
     if launcher.wall {
-        wall::close()?;
+        wall::close(root.border.as_ref().unwrap_or(&root.root))?;
     }
     clock.mark("second wall");
     sys::install(&launcher.filter).at(Step::Seccomp)?;
@@ -177,10 +177,10 @@ fn build(
     }))
 }
 
-/// Waits at the gate: first until the maps are written, then until the process is in its cgroups. With the second comes
-/// one byte a host tree and the descriptors of those that carry the map; the byte says whether there is one.
+/// Waits at the gate: first until the maps are written, then until the cgroups are made. With the first come the mounts that
+/// [`Mounts::split`] knows: one byte each says whether there is one. With the second come the files of the cgroups.
 fn wait_at_gate(gate: &OwnedFd) -> Result<(Vec<Option<OwnedFd>>, Vec<OwnedFd>), Failure> {
-    let mut present = [0; 64];
+    let mut present = [0; MOUNTS];
     let (len, fds) = packet::receive_bytes(gate, &mut present).at(Step::Gate)?;
     if len == 0 {
         return Err(Failure {
@@ -227,34 +227,31 @@ fn stay_with_launcher(launcher: &mut Launcher) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Everything of the new root but the host trees, which come with the second message at the gate.
-fn mount_root(launcher: &Launcher, create: &Create, clock: &mut Clock) -> Result<OwnedFd, Failure> {
-    let (size, inodes) = (create.disk_bytes.to_string(), create.inodes.to_string());
-    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let new_root = tmpfs(&[("mode", "0755"), ("size", &size), ("nr_inodes", &inodes)], safe).at(Step::Root)?;
-    attach(&new_root, rustix::fs::CWD, root::STAGE).at(Step::Root)?;
-    clock.mark("root tmpfs");
-
-    let user = Uid::from_raw(USER_ID);
-    let ids = (create.uids.holds(0) && create.uids.holds(USER_ID) && create.gids.holds(USER_ID))
-        .then_some((user, Gid::from_raw(USER_ID)));
-    for entry in &launcher.template.own {
-        make_entry(new_root.as_fd(), entry, ids)?;
-    }
-    // Both end with the host name.
-    for path in [etc::HOSTNAME, etc::HOSTS] {
-        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&new_root, path, flags, Mode::empty()).on(Step::Files, path)?;
-        rustix::io::write(&file, format!("{}\n", create.hostname).as_bytes()).on(Step::Files, path)?;
-    }
-    clock.mark("files");
+/// Everything of the new root.
+fn mount_root(
+    launcher: &Launcher,
+    create: &Create,
+    mounts: Mounts,
+    clock: &mut Clock,
+) -> Result<NewRoot, Failure> {
+    let size = (create.disk_bytes, create.inodes);
+    let root = match &create.stack {
+        Some(stack) => {
+            stack::attach_layers(stack, &mounts)?;
+            let targets: Vec<String> = launcher.template.trees.iter().map(|tree| tree.target.clone()).collect();
+            stack::mount(stack, mounts.upper.as_ref(), size, &create.hostname, &targets)?
+        }
+        None => own_files(launcher, create)?,
+    };
+    clock.mark("root");
+    let new_root = &root.root;
 
     let fixed = clone_tree(rustix::fs::CWD, root::FIXED, true).at(Step::Template)?;
-    attach(&fixed, &new_root, FIXED).at(Step::Template)?;
+    attach(&fixed, new_root, FIXED).at(Step::Template)?;
     clock.mark("shared folder");
 
     let dev = clone_tree(rustix::fs::CWD, root::DEV, true).at(Step::Dev)?;
-    attach(&dev, &new_root, "dev").at(Step::Dev)?;
+    attach(&dev, new_root, "dev").at(Step::Dev)?;
     let terminals = TERMINALS.to_string();
     let mut pts_options = vec![("ptmxmode", "0666"), ("mode", "0620"), ("max", terminals.as_str())];
     if create.gids.holds(5) {
@@ -264,15 +261,45 @@ fn mount_root(launcher: &Launcher, create: &Create, clock: &mut Clock) -> Result
     let pts = new_fs("devpts", &pts_options, quiet).on(Step::Dev, "pts")?;
     attach(&pts, &dev, "pts").on(Step::Dev, "pts")?;
     let shm_size = create.shm_bytes.to_string();
-    let shm = tmpfs(&[("mode", "1777"), ("size", &shm_size), ("nr_inodes", &inodes)], safe).on(Step::Dev, "shm")?;
+    let inodes = create.inodes.to_string();
+    let shm = tmpfs(
+        &[("mode", "1777"), ("size", &shm_size), ("nr_inodes", &inodes)],
+        stack::SAFE,
+    ).on(Step::Dev, "shm")?;
     attach(&shm, &dev, "shm").on(Step::Dev, "shm")?;
     clock.mark("dev");
 
-    mount_proc(launcher, &new_root)?;
+    mount_proc(launcher, new_root)?;
     clock.mark("proc");
-    mount_sys(launcher, &new_root)?;
+    mount_sys(launcher, new_root)?;
     clock.mark("sys");
-    Ok(new_root)
+    if create.stack.as_ref().is_none_or(|stack| stack.host) {
+        bind_trees(launcher, new_root, &mounts.trees)?;
+        clock.mark("host trees");
+    }
+    Ok(root)
+}
+
+/// A root with files of its own, for want of overlays.
+fn own_files(launcher: &Launcher, create: &Create) -> Result<NewRoot, Failure> {
+    let (size, inodes) = (create.disk_bytes.to_string(), create.inodes.to_string());
+    let options = [("mode", "0755"), ("size", size.as_str()), ("nr_inodes", &inodes)];
+    let root = tmpfs(&options, stack::SAFE).at(Step::Root)?;
+    attach(&root, rustix::fs::CWD, root::STAGE).at(Step::Root)?;
+    let ids = (create.uids.holds(0) && create.uids.holds(USER_ID) && create.gids.holds(USER_ID)).then_some(root::Ids {
+        root: 0,
+        user: USER_ID,
+    });
+    for entry in &launcher.template.own {
+        make_entry(root.as_fd(), entry, ids)?;
+    }
+    // Both end with the host name.
+    for path in [etc::HOSTNAME, etc::HOSTS] {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&root, path, flags, Mode::empty()).on(Step::Files, path)?;
+        rustix::io::write(&file, format!("{}\n", create.hostname).as_bytes()).on(Step::Files, path)?;
+    }
+    Ok(NewRoot { root, border: None })
 }
 
 fn bind_trees(launcher: &Launcher, new_root: &OwnedFd, mapped: &[Option<OwnedFd>]) -> Result<(), Failure> {

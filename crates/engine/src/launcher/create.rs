@@ -1,6 +1,6 @@
 //! The parent's side of one sandbox.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use super::message::{At, Create, Failure, IdSource, Phase, Step, Way};
 use super::setup::Launcher;
+use super::stack::{self, Mounts};
 use super::{child, guarded, protocol, root};
 use crate::cgroup::{remove_at, write_at};
 use crate::packet;
@@ -181,9 +182,13 @@ fn release(
     .on(Step::IdMaps, "/proc")?;
     write_at(&proc, "uid_map", &create.uids.line()).on(Step::IdMaps, "uid_map")?;
     write_at(&proc, "gid_map", &create.gids.line()).on(Step::IdMaps, "gid_map")?;
-    packet::send_bytes(gate, &[0], &[]).at(Step::Gate)?;
     clock.mark("id maps");
-    // Meanwhile the child mounts: what it needs the cgroups and trees for comes last.
+    let mounts = mounts(launcher, create, &proc)?.join();
+    clock.mark("id-mapped mounts");
+    let present: Vec<u8> = mounts.iter().map(|mount| u8::from(mount.is_some())).collect();
+    packet::send_bytes(gate, &present, &mounts.iter().flatten().collect::<Vec<_>>()).at(Step::Gate)?;
+    drop(mounts);
+    // Meanwhile the child mounts: what it needs the cgroups for comes last.
     if !launcher.hello.unified {
         folders.make(launcher, create)?;
     }
@@ -195,11 +200,7 @@ fn release(
         doors(launcher, create, "tasks")?
     };
     clock.mark("cgroup doors");
-    let trees = mapped_trees(launcher, &proc);
-    clock.mark("id-mapped trees");
-    let present: Vec<u8> = trees.iter().map(|tree| u8::from(tree.is_some())).collect();
-    let fds: Vec<&OwnedFd> = trees.iter().flatten().chain(&doors).collect();
-    packet::send_bytes(gate, &present, &fds).at(Step::Gate)
+    packet::send_bytes(gate, &[0], &doors.iter().collect::<Vec<_>>()).at(Step::Gate)
 }
 
 /// The files of the child's v1 cgroups through which it moves itself in. A thread that moves itself, by the number 0 in
@@ -216,16 +217,36 @@ pub(super) fn doors(launcher: &Launcher, create: &Create, file: &str) -> Result<
     launcher.cgroups.iter().map(open).collect()
 }
 
+/// What the child mounts and cannot have by itself.
+fn mounts(launcher: &mut Launcher, create: &Create, proc: &OwnedFd) -> Result<Mounts, Failure> {
+    let mapped = launcher.hello.ids == IdSource::Ranges;
+    let user_namespace = mapped
+        .then(|| rustix::fs::openat(proc, "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()))
+        .transpose()
+        .on(Step::IdMaps, "ns/user")?;
+    let user_namespace = user_namespace.as_ref().map(AsFd::as_fd);
+    let host = create.stack.as_ref().is_none_or(|stack| stack.host);
+    let mut mounts = Mounts {
+        trees: match user_namespace {
+            Some(user_namespace) if host => mapped_trees(launcher, user_namespace),
+            _ => launcher.template.trees.iter().map(|_| None).collect(),
+        },
+        ..Mounts::default()
+    };
+    if let (Some(stack), Some(user_namespace)) = (&create.stack, user_namespace) {
+        if stack.host {
+            mounts.base = Some(stack::lower(root::BASE, Some(user_namespace)).on(Step::Layers, "the template's")?);
+        }
+        if stack.is_stored() {
+            mounts.store = Some(stack::lower(root::LAYERS, Some(user_namespace)).on(Step::Layers, "the store")?);
+        }
+    }
+    Ok(mounts)
+}
+
 /// The host trees with the child's id map, so that root's files show as root's. Where a file system takes no id map they
 /// show as nobody's: that is cosmetic, and the child binds the plain tree.
-fn mapped_trees(launcher: &mut Launcher, proc: &OwnedFd) -> Vec<Option<OwnedFd>> {
-    if launcher.hello.ids != IdSource::Ranges || launcher.unmapped.iter().all(|unmapped| *unmapped) {
-        return launcher.unmapped.iter().map(|_| None).collect();
-    }
-    let user_namespace = rustix::fs::openat(proc, "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let Ok(user_namespace) = user_namespace else {
-        return launcher.unmapped.iter().map(|_| None).collect();
-    };
+fn mapped_trees(launcher: &mut Launcher, user_namespace: BorrowedFd<'_>) -> Vec<Option<OwnedFd>> {
     let mut trees = Vec::new();
     for (index, unmapped) in launcher.unmapped.iter_mut().enumerate() {
         let mapped = if *unmapped {
@@ -234,13 +255,7 @@ fn mapped_trees(launcher: &mut Launcher, proc: &OwnedFd) -> Vec<Option<OwnedFd>>
             root::clone_tree(rustix::fs::CWD, &root::tree(index), true)
                 .ok()
                 .filter(|tree| {
-                    sys::set_attributes(
-                        tree.as_fd(),
-                        true,
-                        MountAttrFlags::empty(),
-                        Some(user_namespace.as_fd()),
-                    )
-                    .is_ok()
+                    sys::set_attributes(tree.as_fd(), true, MountAttrFlags::empty(), Some(user_namespace)).is_ok()
                 })
         };
         *unmapped = mapped.is_none();

@@ -14,7 +14,7 @@ use sandhold_netlink::firewall::{Ports, table};
 use sandhold_netlink::{Attributes, Batch, CREATE};
 use sandhold_runtime::{DNS_PORT, PROXY_PORT, TCP_PORT, UDP_PORT};
 
-use super::netlink::{open, tell};
+use super::netlink::{open as netlink_socket, tell};
 use crate::packet;
 
 /// The address of a sandbox on its loopback; of the range of carriers (RFC 6598), which no program takes for a neighbour.
@@ -27,23 +27,11 @@ pub(crate) const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const BACKLOG: i32 = 1024;
 const LOOPBACK: u32 = 1;
 
-/// Opens the doors and hands them over; without doors the message says so.
-pub(super) fn open_and_send(control: &OwnedFd) -> Result<(), Errno> {
-    match make() {
-        Ok((flag, fds)) => packet::send_bytes(control, &[flag], &fds.iter().collect::<Vec<_>>()),
-        Err(error) => {
-            let code = u8::try_from(error.raw_os_error()).unwrap_or(u8::MAX);
-            packet::send_bytes(control, &[FAILED, code], &[])
-        }
-    }
-}
+/// What was opened: which kind of doors, or why there are none.
+pub(super) type Opened = Result<(u8, Vec<OwnedFd>), Errno>;
 
-/// First byte of the message: everything is led to the doors; programs must be told of the proxy; there are no doors.
-pub(crate) const TRANSPARENT: u8 = b't';
-pub(crate) const PROXY: u8 = b'p';
-pub(crate) const FAILED: u8 = b'-';
-
-fn make() -> Result<(u8, Vec<OwnedFd>), Errno> {
+/// Opens the doors.
+pub(super) fn open() -> Opened {
     let turned = lead_out().and_then(|()| turn());
     let mut fds = vec![listener(TCP_PORT)?, listener(PROXY_PORT)?];
     // Without the firewall (a kernel that lacks nf_tables or a part of it) the name server has to be at its address.
@@ -61,6 +49,23 @@ fn make() -> Result<(u8, Vec<OwnedFd>), Errno> {
     fds.push(names);
     Ok((flag, fds))
 }
+
+/// Hands them over, and the border of the sandbox's root as the last descriptor, if there is one; without doors the message
+/// says so.
+pub(super) fn send(control: &OwnedFd, opened: Opened, border: Option<&OwnedFd>) -> Result<(), Errno> {
+    match opened {
+        Ok((flag, fds)) => packet::send_bytes(control, &[flag], &fds.iter().chain(border).collect::<Vec<_>>()),
+        Err(error) => {
+            let code = u8::try_from(error.raw_os_error()).unwrap_or(u8::MAX);
+            packet::send_bytes(control, &[FAILED, code], &border.into_iter().collect::<Vec<_>>())
+        }
+    }
+}
+
+/// First byte of the message: everything is led to the doors; programs must be told of the proxy; there are no doors.
+pub(crate) const TRANSPARENT: u8 = b't';
+pub(crate) const PROXY: u8 = b'p';
+pub(crate) const FAILED: u8 = b'-';
 
 const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
@@ -106,7 +111,7 @@ fn add_address(own: Ipv4Addr) -> Result<(), Errno> {
     let own = own.octets();
     let own = Attributes::default().with(2, &own).with(1, &own);
     batch.push_reported(NEW_ADDRESS, CREATE, &address(IPV4, 32, 0), &own);
-    tell(open(None)?, &batch, 1)
+    tell(netlink_socket(None)?, &batch, 1)
 }
 
 /// Addresses and default routes. Where IPv6 is switched off, IPv4 alone has to do.
@@ -114,7 +119,7 @@ fn lead_out() -> Result<(), Errno> {
     const WITHOUT_DUPLICATE_DETECTION: u8 = 2;
     const SCOPE_LINK: u8 = 253;
     add_address(ADDRESS)?;
-    let socket = open(None)?;
+    let socket = netlink_socket(None)?;
     // struct rtmsg: family, lengths, tos, table main, protocol boot, scope, unicast, flags.
     let route = |family: u8, scope: u8| vec![family, 0, 0, 0, 254, 3, scope, 1, 0, 0, 0, 0];
     let out = |source: &[u8]| Attributes::default().with(4, &LOOPBACK.to_ne_bytes()).with(7, source);
@@ -140,10 +145,10 @@ fn turn() -> Result<[OwnedFd; 2], Errno> {
         dns: DNS_PORT,
         all: (TCP_PORT, PROXY_PORT),
     };
-    let sockets = [open(Some(netlink::NETFILTER))?, open(Some(netlink::NETFILTER))?];
+    let sockets = [netlink_socket(Some(netlink::NETFILTER))?, netlink_socket(Some(netlink::NETFILTER))?];
     if tell(&sockets[0], &table(ports, true), 1).is_err() {
         // What failed may have left reports behind.
-        let fresh = open(Some(netlink::NETFILTER))?;
+        let fresh = netlink_socket(Some(netlink::NETFILTER))?;
         tell(&fresh, &table(ports, false), 1)?;
         let [_, log] = sockets;
         return Ok([fresh, log]);

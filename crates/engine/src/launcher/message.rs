@@ -43,6 +43,8 @@ pub(crate) struct Hello {
     pub(crate) ids: IdSource,
     /// The template to prepare.
     pub(crate) template: String,
+    /// The store of layers; empty where there is none.
+    pub(crate) store: String,
     /// Folders of this server's cgroups, one a hierarchy; sandboxes get a folder in each.
     pub(crate) cgroups: Vec<String>,
     /// Whether the one folder in `cgroups` is a cgroup v2, which a child can be born in.
@@ -112,6 +114,35 @@ pub(crate) struct Create {
     pub(crate) trace: bool,
     /// Whether a descriptor that claims a block of ids is with this message.
     pub(crate) claim: bool,
+    /// What its root is made of; `None`: files of its own, where there are no overlays.
+    pub(crate) stack: Option<Stack>,
+}
+
+/// What a root is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stack {
+    /// Whether the lowest layer is the template's, and the host's programs are bound over it all.
+    pub(crate) host: bool,
+    /// The layers, the lowest first.
+    pub(crate) layers: Vec<LayerName>,
+    /// The folder of the store that the sandbox writes to; `None`: in memory.
+    pub(crate) folder: Option<String>,
+}
+
+impl Stack {
+    /// Whether a layer of the store is in it.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer, LayerName::Stored(_)))
+    }
+}
+
+/// One layer of a root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum LayerName {
+    /// By the name of its folder in the store.
+    Stored(String),
+    /// By the number that the launcher holds it under.
+    Held(u64),
 }
 
 /// One line of an id map.
@@ -261,6 +292,9 @@ pub(crate) enum Step {
     Ids,
     ParentDeath,
     Root,
+    Store,
+    Layers,
+    Overlay,
     Files,
     Dev,
     Proc,
@@ -298,6 +332,9 @@ impl std::fmt::Display for Step {
             Self::Ids => "the sandbox's ids cannot be taken",
             Self::ParentDeath => "the sandbox cannot be tied to the launcher",
             Self::Root => "the sandbox's root cannot be mounted",
+            Self::Store => "the store of layers cannot be used",
+            Self::Layers => "a layer of the sandbox's root cannot be mounted",
+            Self::Overlay => "an overlay cannot be mounted",
             Self::Files => "a file of the sandbox's root cannot be made",
             Self::Dev => "the sandbox's /dev cannot be made",
             Self::Proc => "the sandbox's /proc cannot be mounted",

@@ -24,6 +24,7 @@ pub(crate) mod message;
 mod netlink;
 mod root;
 mod setup;
+mod stack;
 mod wall;
 
 use std::collections::HashMap;

@@ -7,6 +7,10 @@
 //! /f           the template's shared immutable folder; read-only
 //! /t/N         the template's host trees; read-only, nosuid, nodev
 //! /s           where a sandbox's new root is attached before it is entered
+//! /b           the lowest layer of the template: what all sandboxes begin with, read-only
+//! /n           a layer of nothing
+//! /l           the store of layers, if there is one
+//! /h           where held layers are attached
 //! ```
 //!
 //! A fork into a new mount namespace copies every mount it sees, so this is also what makes starting cheap; and a
@@ -35,6 +39,14 @@ const PROGRAMS: &str = "bin";
 const COPY_BYTES: usize = 1 << 30;
 /// An empty read-only folder.
 pub(super) const EMPTY: &str = "/f/empty";
+/// The template's lowest layer.
+pub(super) const BASE: &str = "/b";
+/// A layer of nothing.
+pub(super) const NOTHING: &str = "/n";
+/// The store of layers.
+pub(super) const LAYERS: &str = "/l";
+/// Where held layers are attached.
+pub(super) const HELD: &str = "/h";
 /// Where new roots are attached.
 pub(super) const STAGE: &str = "/s";
 
@@ -129,8 +141,15 @@ impl Masks {
 
 /// Leaves the host's mounts for the private root.
 ///
-/// `init` stands in the template's shared folder under each name of `programs`.
-pub(super) fn enter(template: &Template, init: Option<&OwnedFd>, programs: &[String]) -> Result<(), Failure> {
+/// `init` stands in the template's shared folder under each name of `programs`; `store` is the folder of layers, or empty;
+/// `ids` own what is in the lowest layer.
+pub(super) fn enter(
+    template: &Template,
+    init: Option<&OwnedFd>,
+    programs: &[String],
+    store: &str,
+    ids: Option<Ids>,
+) -> Result<(), Failure> {
     unshare(Unshare::Mounts).at(Step::MountNamespace)?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at(Step::MountNamespace)?;
     rustix::process::umask(Mode::empty());
@@ -147,10 +166,19 @@ pub(super) fn enter(template: &Template, init: Option<&OwnedFd>, programs: &[Str
         })
         .collect::<Result<Vec<_>, Failure>>()?;
 
+    let store = if store.is_empty() {
+        None
+    } else {
+        let mount = host_tree(store)?;
+        let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        set_attributes(mount.as_fd(), true, safe, None).on(Step::Store, store)?;
+        Some(mount)
+    };
+
     let root = tmpfs(&[("mode", "0755")], MountAttrFlags::MOUNT_ATTR_NOSUID).at(Step::PrivateRoot)?;
     // Any folder will do to attach it to: it becomes the root in a moment. /usr is there, or there would be no template.
     attach(&root, CWD, "/usr").at(Step::PrivateRoot)?;
-    for path in ["proc", "sys", "d", "f", "t", "s"] {
+    for path in ["proc", "sys", "d", "f", "t", "s", "b", "n", "l", "h"] {
         make_dir(&root, path, 0o755).on(Step::PrivateRoot, path)?;
     }
     attach(&proc, &root, "proc").on(Step::PrivateRoot, "/proc")?;
@@ -162,6 +190,10 @@ pub(super) fn enter(template: &Template, init: Option<&OwnedFd>, programs: &[Str
     }
     make_dev(&root, &dev)?;
     make_fixed(&root, template, init, programs)?;
+    make_base(&root, template, ids)?;
+    if let Some(store) = store {
+        attach(&store, &root, "l").at(Step::Store)?;
+    }
     set_attributes(root.as_fd(), false, LOCKED, None).at(Step::PrivateRoot)?;
     switch_to(&root).at(Step::PrivateRoot)
 }
@@ -231,18 +263,26 @@ pub(super) fn make_dir(at: impl AsFd, path: &str, mode: u32) -> Result<(), rusti
     rustix::fs::mkdirat(at, path, Mode::from_raw_mode(mode))
 }
 
-/// Makes one entry of a template below `root`. `user` is the owner of what belongs to the user, if ids can be given.
-pub(super) fn make_entry(
-    root: BorrowedFd<'_>,
-    entry: &Entry,
-    user: Option<(rustix::fs::Uid, rustix::fs::Gid)>,
-) -> Result<(), Failure> {
+/// The ids of the owners of a template's entries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ids {
+    /// Of what is root's.
+    pub(super) root: u32,
+    /// Of what is the user's.
+    pub(super) user: u32,
+}
+
+/// Makes one entry of a template below `root`, its owner's if ids can be given.
+pub(super) fn make_entry(root: BorrowedFd<'_>, entry: &Entry, ids: Option<Ids>) -> Result<(), Failure> {
     let (Entry::Dir { path, .. } | Entry::File { path, .. } | Entry::Link { path, .. }) = entry;
-    let give = |fd: BorrowedFd<'_>, path: &str, owner: Owner| match (owner, user) {
-        (Owner::User, Some((uid, gid))) => {
-            rustix::fs::chownat(fd, path, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-        }
-        _ => Ok(()),
+    let give = |fd: BorrowedFd<'_>, path: &str, owner: Owner| {
+        let Some(ids) = ids else { return Ok(()) };
+        let id = match owner {
+            Owner::Root => ids.root,
+            Owner::User => ids.user,
+        };
+        let (uid, gid) = (rustix::fs::Uid::from_raw(id), rustix::fs::Gid::from_raw(id));
+        rustix::fs::chownat(fd, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
     };
     let make = || match entry {
         Entry::Dir { mode, owner, .. } => {
@@ -260,7 +300,10 @@ pub(super) fn make_entry(
             }
             give(root, path, *owner)
         }
-        Entry::Link { target, .. } => rustix::fs::symlinkat(target, root, path),
+        Entry::Link { target, .. } => {
+            rustix::fs::symlinkat(target, root, path)?;
+            give(root, path, Owner::Root)
+        }
     };
     make().on(Step::Files, path)
 }
@@ -296,6 +339,21 @@ fn make_dev(root: &OwnedFd, host: &OwnedFd) -> Result<(), Failure> {
     let attributes =
         MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     set_attributes(dev.as_fd(), false, attributes, None).at(Step::Dev)
+}
+
+/// The lowest layer: what the template gives each sandbox as its own.
+fn make_base(root: &OwnedFd, template: &Template, ids: Option<Ids>) -> Result<(), Failure> {
+    let safe = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let base = tmpfs(&[("mode", "0755")], safe).at(Step::Template)?;
+    attach(&base, root, "b").at(Step::Template)?;
+    for entry in &template.own {
+        make_entry(base.as_fd(), entry, ids)?;
+    }
+    if let Some(ids) = ids {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(ids.root), rustix::fs::Gid::from_raw(ids.root));
+        rustix::fs::chownat(&base, ".", Some(uid), Some(gid), AtFlags::empty()).at(Step::Template)?;
+    }
+    set_attributes(base.as_fd(), false, LOCKED, None).at(Step::Template)
 }
 
 /// The folder that all sandboxes share.

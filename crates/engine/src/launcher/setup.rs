@@ -9,6 +9,7 @@ use rustix::process::{Gid, Uid};
 
 use super::message::{At, BUILD, Failure, Hello, IdSource, Ready, Reply, Request, Step, Way};
 use super::{protocol, root, wall};
+use crate::limits::USER_ID;
 use crate::packet;
 use crate::seccomp::Variant;
 use crate::sys;
@@ -166,7 +167,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
     let private = if hello.private.is_empty() { None } else { fds.next() };
     let init = fds.next();
     if namespaced {
-        root::enter(&template, init.as_ref(), &hello.programs)?;
+        root::enter(&template, init.as_ref(), &hello.programs, &hello.store, base_ids(hello.ids))?;
     }
     let (life_read, life_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::ParentDeath)?;
     let init_args = hello
@@ -194,6 +195,20 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         facts,
         hello,
     })
+}
+
+/// Who owns the files of the lowest layer, in the launcher's ids: a sandbox's own ids are mapped to these.
+fn base_ids(source: IdSource) -> Option<root::Ids> {
+    let ids = |root: u32| root::Ids {
+        root,
+        user: root + USER_ID,
+    };
+    match source {
+        IdSource::Ranges => Some(ids(0)),
+        // 0 is the user, whom no sandbox has.
+        IdSource::SubIds => Some(ids(1)),
+        IdSource::Single => None,
+    }
 }
 
 /// Makes the user namespace that an ordinary user's sandboxes live in, and takes id 0 in it.

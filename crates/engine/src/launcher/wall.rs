@@ -13,9 +13,7 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope,
 };
-use rustix::fs::{Mode, OFlags};
-
-use super::message::{At, Failure, Step};
+use super::message::{Failure, Step};
 
 /// The newest rules that are used where the kernel has them.
 const NEWEST: ABI = ABI::V6;
@@ -44,10 +42,8 @@ pub(super) fn possible() -> bool {
     rules().is_ok()
 }
 
-/// Shuts the calling process and all it starts into the tree below `/`. `no_new_privs` must be set already.
-pub(super) fn close() -> Result<(), Failure> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root: OwnedFd = rustix::fs::open(".", flags, Mode::empty()).at(Step::Landlock)?;
+/// Shuts the calling process and all it starts into the tree below `root`. `no_new_privs` must be set already.
+pub(super) fn close(root: &OwnedFd) -> Result<(), Failure> {
     let shut = || {
         rules()?
             .add_rule(PathBeneath::new(root, accesses()))?
@@ -70,7 +66,7 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
     use std::process::Command;
 
-    use rustix::fs::{OFlags, RenameFlags, openat, renameat_with};
+    use rustix::fs::{Mode, OFlags, RenameFlags, openat, renameat_with};
     use rustix::io::Errno;
     use rustix::process::{Pid, Signal, kill_process};
 
@@ -107,7 +103,7 @@ mod tests {
             let shut = scope.spawn(|| {
                 rustix::thread::set_no_new_privs(true).unwrap();
                 rustix::process::fchdir(&inside).unwrap();
-                close().unwrap();
+                close(&inside).unwrap();
                 let moved = renameat_with(&inside, "a/file", &inside, "b/file", RenameFlags::empty());
                 let truncated = std::fs::write(root.path().join("b/file"), "shorter");
                 let connected = UnixStream::connect_addr(&name).map(drop).map_err(|error| error.kind());
