@@ -92,7 +92,7 @@ async def scenario() -> None:
         equal("it opens no way to the first process", await text("sudo cat /proc/1/environ >/dev/null 2>&1 || echo closed"), "closed")
         equal("its own file cannot be changed", await text("sudo sh -c 'echo x >> /opt/sandhold/bin/sudo' 2>/dev/null || echo closed"), "closed")
         equal("it goes on after nonsense on its socket", await text(
-            "python3 -c \"import socket\nfor i in range(200):\n s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET); s.connect('/run/sandhold/sudo.sock'); s.send(b'zzz')\"; sudo id -u"), "0")
+            "python3 -c \"import socket\nfor i in range(200):\n s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET); s.connect('\\0sandhold-sudo'); s.send(b'zzz')\"; sudo id -u"), "0")
 
         marked = f"4{os.getpid()}.25"
         await text(f"sudo sleep {marked} & sleep 0.3; kill -9 $!; sleep 0.2")

@@ -1,7 +1,7 @@
 //! One first process: what it is asked for, how it is had made, and how its answer is waited for.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -19,6 +19,7 @@ use crate::engine::Shared;
 use crate::gvisor;
 use crate::ids::Lease;
 use crate::launcher::message::{Create, Phase, Status, Way};
+use crate::layers::Standing;
 use crate::limits::{BOOT_DEADLINE_S, STATUS, shm_bytes};
 use crate::link::Born;
 use crate::private::Size;
@@ -123,8 +124,16 @@ impl Shared {
             },
         };
         let cgroups = self.cgroups.of(&order.spec.id);
-        let inner = Inner::adopt(order.spec.id.clone(), (pid, pidfd), control, cgroups, holdings)
-            .map_err(|error| failed("watching the first process", error))?;
+        let standing = self.standing(order, &holdings, cgroups.can_freeze());
+        let inner = Inner::adopt(
+            order.spec.id.clone(),
+            (pid, pidfd),
+            control,
+            cgroups,
+            holdings,
+            standing,
+        )
+        .map_err(|error| failed("watching the first process", error))?;
         self.remember(&inner);
         if let Some((control, listener)) = bridge {
             tokio::spawn(bridge::serve(control, listener, Arc::clone(&inner)));
@@ -137,6 +146,23 @@ impl Shared {
             status,
             phases,
         })
+    }
+
+    fn standing(&self, order: &Order, holdings: &Holdings, can_freeze: bool) -> Standing {
+        let (uids, gids) = (holdings.lease.uids, holdings.lease.gids);
+        let root = self.no_layers.get().is_none().then(|| order.spec.root.clone());
+        Standing {
+            request: holdings.request,
+            link: Arc::downgrade(&holdings.link),
+            hostname: order.spec.hostname.clone(),
+            inside: (uids.inside, gids.inside),
+            outside: (uids.outside, gids.outside),
+            disk_bytes: order.limits.disk_bytes,
+            inodes: order.limits.inodes,
+            can_freeze,
+            root: Mutex::new(root),
+            changing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Makes what `runsc` is told of a sandbox, and the socket that its init program connects to.
@@ -249,7 +275,7 @@ impl Shared {
             exec: order.exec,
             trace: order.trace,
             claim,
-            stack: self.stack(&spec.root),
+            stack: self.stack(&spec.root, &spec.id),
         }
     }
 }

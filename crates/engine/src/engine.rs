@@ -374,8 +374,8 @@ fn describe(
 impl Shared {
     fn check(&self, spec: &SandboxSpec) -> Result<Limits, RuntimeError> {
         check_names(spec)?;
-        if spec.root != Root::default() || spec.storage != Storage::Memory {
-            return Err(RuntimeError::Unsupported("no layers yet".to_owned()));
+        if let Some(why) = self.no_layers.get().filter(|_| spec.root != Root::default()) {
+            return Err(RuntimeError::Unsupported(why.clone()));
         }
         if spec.boot.is_empty() || spec.boot.len() > BOOT_MESSAGE {
             let len = spec.boot.len();
@@ -394,7 +394,9 @@ impl Shared {
             let _ = self.no_layers.set(format!("the isolation level {level} has no layers"));
             return self.rehearse().await;
         }
-        let Err(error) = self.rehearse().await else { return Ok(()) };
+        let Err(error) = self.rehearse().await else {
+            return Ok(());
+        };
         let why = chain(&error);
         let _ = self.no_layers.set(format!("overlays cannot be mounted here: {why}"));
         // If it was not the overlay, it fails again, and says the same.

@@ -1,24 +1,238 @@
-//! The engine's side of layers: what a root is made of, in the launcher's words.
+//! The engine's side of layers: what a root is made of, in the launcher's words, and the work that is done on it.
 
-use sandhold_runtime::{Base, Layer, Root};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
+use rustix::pipe::{PipeFlags, pipe_with};
+use sandhold_runtime::{Base, Held, Layer, LayerId, Root, RuntimeError};
+use tokio::io::Interest;
+
+use crate::diagnose::Facts;
 use crate::engine::Shared;
-use crate::launcher::message::{LayerName, Stack};
+use crate::launcher::message::{LayerName, Request, Restack, Stack, Work, Worked};
+use crate::limits::{LAYERS_HELD, WORK_DEADLINE_S, WORKED};
+use crate::link::Link;
+use crate::sandbox::Inner;
+use crate::sys::watch;
 
-impl Shared {
-    /// What the launcher is told of a root. `None`: there are no overlays here.
-    pub(crate) fn stack(&self, root: &Root) -> Option<Stack> {
-        self.no_layers.get().is_none().then(|| Stack {
-            host: root.base == Base::Host,
-            layers: root.layers.iter().map(name).collect(),
-            folder: None,
-        })
+/// A layer that the launcher holds.
+#[derive(Debug)]
+pub(crate) struct HeldLayer {
+    number: u64,
+    link: Weak<Link>,
+    /// The sandbox whose upper it was, if its files have that sandbox's ids, and the first of these ids.
+    pub(crate) from: Option<(String, u32, u32)>,
+    /// Its name, once it was written to the store.
+    pub(crate) stored: OnceLock<LayerId>,
+}
+
+impl Drop for HeldLayer {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.upgrade() {
+            link.tell(Request::Let { layer: self.number });
+        }
     }
 }
 
-fn name(layer: &Layer) -> LayerName {
+/// What the layers of a sandbox need to know of it.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// The request that made it, of this launcher.
+    pub(crate) request: u64,
+    pub(crate) link: Weak<Link>,
+    pub(crate) hostname: String,
+    /// The ids of its root: inside and in the launcher's view.
+    pub(crate) inside: (u32, u32),
+    pub(crate) outside: (u32, u32),
+    pub(crate) disk_bytes: u64,
+    pub(crate) inodes: u64,
+    pub(crate) can_freeze: bool,
+    /// `None`: there are no layers.
+    pub(crate) root: Mutex<Option<Root>>,
+    /// Held while it changes.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+}
+
+impl Standing {
+    pub(crate) fn root(&self) -> Option<Root> {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_root(&self, root: Root) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
+    }
+}
+
+impl Shared {
+    /// What the launcher is told of a root for a sandbox of this name. `None`: there are no overlays here.
+    pub(crate) fn stack(&self, root: &Root, sandbox: &str) -> Option<Stack> {
+        self.no_layers.get().is_none().then(|| stack(root, sandbox))
+    }
+}
+
+fn stack(root: &Root, sandbox: &str) -> Stack {
+    Stack {
+        host: root.base == Base::Host,
+        layers: root.layers.iter().map(|layer| name(layer, sandbox)).collect(),
+        folder: None,
+    }
+}
+
+fn name(layer: &Layer, sandbox: &str) -> LayerName {
     match layer {
         Layer::Stored(id) => LayerName::Stored(id.to_string()),
-        Layer::Held(held) => LayerName::Held(held.number()),
+        Layer::Held(held) => {
+            let from = held
+                .keep()
+                .downcast_ref::<HeldLayer>()
+                .and_then(|held| held.from.as_ref());
+            LayerName::Held {
+                number: held.number(),
+                own: from.is_some_and(|(from, ..)| from == sandbox),
+            }
+        }
+    }
+}
+
+/// The number of a new held layer; no two of a process are the same.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Has a piece of work done and waits for what came of it.
+pub(crate) async fn work(link: &Link, work: Work, fds: &[&OwnedFd]) -> Result<Worked, RuntimeError> {
+    let failed = |error: std::io::Error| RuntimeError::failed("having work on layers done", error);
+    let (answer, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    rustix::io::ioctl_fionbio(&answer, true).map_err(|error| failed(error.into()))?;
+    let answer = watch(answer, Interest::READABLE).map_err(failed)?;
+    let all: Vec<&OwnedFd> = std::iter::once(&theirs).chain(fds.iter().copied()).collect();
+    link.send(&Request::Work(Box::new(work)), &all).await.map_err(failed)?;
+    // The worker's must be the only one, so that its end can be seen.
+    drop(theirs);
+    let mut text = Vec::new();
+    let read = async {
+        loop {
+            let mut part = [0; 4096];
+            let len = answer
+                .async_io(Interest::READABLE, |pipe| Ok(rustix::io::read(pipe, &mut part)?))
+                .await?;
+            text.extend(&part[..len]);
+            if len == 0 {
+                return Ok(());
+            }
+            if text.len() > WORKED {
+                return Err(std::io::Error::other("the answer is too long"));
+            }
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_secs(WORK_DEADLINE_S), read).await;
+    read.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .map_err(failed)?;
+    match serde_json::from_slice(&text) {
+        Ok(Worked::Failed(failure)) => Err(Facts::read().explain(failure)),
+        Ok(worked) => Ok(worked),
+        Err(_) => Err(failed(std::io::Error::other("its process ended before it was done"))),
+    }
+}
+
+impl Inner {
+    fn layered(&self) -> Result<(Root, Arc<Link>), RuntimeError> {
+        self.check_alive()?;
+        let root = self.standing.root().ok_or_else(|| {
+            RuntimeError::Unsupported("sandboxes have no layers here: there are no snapshots and no forks".to_owned())
+        })?;
+        let link = self.standing.link.upgrade();
+        let link = link.ok_or_else(|| RuntimeError::Ended("the launcher process ended".to_owned()))?;
+        Ok((root, link))
+    }
+
+    /// See [`sandhold_runtime::Sandbox::checkpoint`].
+    pub(crate) async fn checkpoint(self: &Arc<Self>) -> Result<Root, RuntimeError> {
+        let _changing = self.standing.changing.lock().await;
+        let (mut root, link) = self.layered()?;
+        let held = root
+            .layers
+            .iter()
+            .filter(|layer| matches!(layer, Layer::Held(_)))
+            .count();
+        if held >= LAYERS_HELD {
+            return Err(RuntimeError::Exhausted(format!(
+                "{held} layers of it are held in memory already"
+            )));
+        }
+        let number = next_number();
+        let (uid, gid) = self.standing.outside;
+        let layer = HeldLayer {
+            number,
+            link: Arc::downgrade(&link),
+            from: Some((self.folder.clone(), uid, gid)),
+            stored: OnceLock::new(),
+        };
+        root.layers.push(Layer::Held(Held::new(number, Arc::new(layer))));
+        let worked = self.restack(&link, &root, Some(number)).await?;
+        match worked {
+            Worked::Busy(process) => Err(RuntimeError::Unsupported(format!(
+                "a process of it, {process}, uses files"
+            ))),
+            _ => {
+                self.standing.set_root(root.clone());
+                Ok(root)
+            }
+        }
+    }
+
+    /// See [`sandhold_runtime::Sandbox::roll_back`].
+    pub(crate) async fn roll_back(self: &Arc<Self>, root: &Root) -> Result<(), RuntimeError> {
+        let _changing = self.standing.changing.lock().await;
+        let (_, link) = self.layered()?;
+        match self.restack(&link, root, None).await? {
+            Worked::Busy(process) => Err(RuntimeError::Unsupported(format!(
+                "its {process} uses files that it cannot let go of"
+            ))),
+            _ => {
+                self.standing.set_root(root.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts another overlay under it: one over its upper of now, which is held as `hold`, or one of other files.
+    async fn restack(self: &Arc<Self>, link: &Link, root: &Root, hold: Option<u64>) -> Result<Worked, RuntimeError> {
+        let border = {
+            let border = self.border.lock().unwrap_or_else(PoisonError::into_inner);
+            border.as_ref().map(OwnedFd::try_clone)
+        };
+        let border = border.ok_or_else(|| RuntimeError::Ended("it is ending".to_owned()))?;
+        let border = border.map_err(|error| RuntimeError::failed("copying a descriptor", error))?;
+        let end_others = hold.is_none();
+        // Frozen processes do not end.
+        let freeze = self.standing.can_freeze && !end_others && !self.is_frozen();
+        let order = Restack {
+            sandbox: self.standing.request,
+            ids: self.standing.inside,
+            hold,
+            stack: stack(root, &self.folder),
+            end_others,
+            stop: !self.is_frozen() && !freeze,
+            hostname: self.standing.hostname.clone(),
+            disk_bytes: self.standing.disk_bytes,
+            inodes: self.standing.inodes,
+        };
+        if freeze {
+            self.set_frozen(true).await?;
+        }
+        let worked = work(link, Work::Restack(order), &[&border]).await;
+        if freeze {
+            self.set_frozen(false).await?;
+        }
+        let worked = worked?;
+        if let Worked::Restacked { untidy: Some(code) } = &worked {
+            let error = std::io::Error::from_raw_os_error(*code);
+            tracing::warn!(sandbox = self.id(), %error, "an old upper was not let go of");
+        }
+        Ok(worked)
     }
 }

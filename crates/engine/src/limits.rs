@@ -124,6 +124,14 @@ pub(crate) const RANGES_PER_BLOCK: u32 = 64;
 pub(crate) const BLOCKS: u32 = (0x6fff_ffff - IDS_FIRST) / (IDS_PER_SANDBOX * RANGES_PER_BLOCK);
 /// Most mounts that a sandbox gets from the launcher, and most layers that are held in one root.
 pub(crate) const MOUNTS: usize = 64;
+/// Most layers of one root that are held in memory. Below [`MOUNTS`], with the mounts of a template.
+pub(crate) const LAYERS_HELD: usize = 48;
+/// Longest answer of a process that works on layers.
+pub(crate) const WORKED: usize = 64 << 20;
+/// How long work on layers may take, in seconds.
+pub(crate) const WORK_DEADLINE_S: u64 = 1800;
+/// How long processes have to end after SIGKILL, in seconds, before a sandbox goes back to a layer.
+pub(crate) const END_OTHERS_S: u64 = 5;
 /// Files of a sandbox's border: its root and the folders in it.
 pub(crate) const BORDER_INODES: u64 = 4;
 /// The id of `user` inside.

@@ -162,6 +162,21 @@ impl Link {
         receiver.await.ok()
     }
 
+    /// Sends a request that has no reply here.
+    pub(crate) async fn send(&self, request: &Request, fds: &[&OwnedFd]) -> std::io::Result<()> {
+        send(&self.core.socket, request, fds).await
+    }
+
+    /// The same without waiting, where there is nobody who could. A launcher that ended needs no telling.
+    pub(crate) fn tell(self: &Arc<Self>, request: Request) {
+        if packet::send(self.core.socket.get_ref(), &request, &[]) == Err(Errno::AGAIN)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let link = Arc::clone(self);
+            runtime.spawn(async move { link.send(&request, &[]).await });
+        }
+    }
+
     /// Tells the launcher that a sandbox is gone.
     pub(crate) async fn forget(&self, request: u64) {
         // A launcher that ended has forgotten already.

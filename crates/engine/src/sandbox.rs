@@ -34,6 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use crate::cgroup::{SandboxCgroups, remove_pause};
 use crate::ids::{IdPool, Lease};
 use crate::launcher::doors::{FAILED, TRANSPARENT};
+use crate::layers::Standing;
 use crate::limits::{BOOT_MESSAGE, CONNECT_DEADLINE_S, DISK_LOOK_S, KILL_DEADLINE_S, REMOVE_TRIES};
 use crate::link::Link;
 use crate::packet;
@@ -63,7 +64,9 @@ pub(crate) struct Inner {
     /// Its way out, until somebody serves it.
     doors: Mutex<Option<Doors>>,
     /// What is below its root, where that is an overlay.
-    border: Mutex<Option<OwnedFd>>,
+    pub(crate) border: Mutex<Option<OwnedFd>>,
+    /// What it stands on.
+    pub(crate) standing: Standing,
 }
 
 /// What is given back when the sandbox ended.
@@ -122,6 +125,7 @@ impl Inner {
         control: AsyncFd<OwnedFd>,
         cgroups: SandboxCgroups,
         holdings: Holdings,
+        standing: Standing,
     ) -> io::Result<Arc<Self>> {
         let waiting = pidfd.try_clone().and_then(|copy| sys::watch(copy, Interest::READABLE));
         let waiting = match waiting {
@@ -138,6 +142,7 @@ impl Inner {
             taken: Mutex::default(),
             doors: Mutex::default(),
             border: Mutex::default(),
+            standing,
             pidfd,
             control,
             cgroups,
@@ -273,7 +278,11 @@ impl Inner {
             .await
     }
 
-    async fn set_frozen(self: &Arc<Self>, frozen: bool) -> Result<(), RuntimeError> {
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn set_frozen(self: &Arc<Self>, frozen: bool) -> Result<(), RuntimeError> {
         self.check_alive()?;
         if !self.cgroups.can_freeze() {
             let what = "this machine has no cgroup that can freeze a sandbox's processes";
@@ -405,7 +414,15 @@ impl Sandbox for LocalSandbox {
     }
 
     fn root(&self) -> Root {
-        Root::default()
+        self.inner.standing.root().unwrap_or_default()
+    }
+
+    async fn checkpoint(&self) -> Result<Root, RuntimeError> {
+        self.inner.checkpoint().await
+    }
+
+    async fn roll_back(&self, root: &Root) -> Result<(), RuntimeError> {
+        self.inner.roll_back(root).await
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {

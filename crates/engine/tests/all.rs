@@ -11,6 +11,7 @@ mod suite {
     mod hostile;
     mod isolation;
     mod landlock;
+    mod layers;
     mod limits;
     mod spares;
 }

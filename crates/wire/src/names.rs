@@ -77,8 +77,9 @@ pub const DEFAULT_TEMPLATE: &str = "base";
 /// The user that processes and files belong to when none is named.
 pub const DEFAULT_USER: &str = "user";
 
-/// Where callers of `sudo` find the daemon, inside a sandbox.
-pub const SUDO_SOCKET: &str = "/run/sandhold/sudo.sock";
+/// Where callers of `sudo` find the daemon, inside a sandbox. A name that begins with `@` is that of an abstract socket: it
+/// is of the sandbox's network namespace, and no change of its files touches it.
+pub const SUDO_SOCKET: &str = "@sandhold-sudo";
 
 /// A sandbox id is `i` and 20 characters of `[a-z0-9]`, as E2B's are.
 pub const SANDBOX_ID_LEN: usize = 21;

@@ -25,8 +25,8 @@ use super::create::Clock;
 use super::doors;
 use super::message::{At, Create, Failure, IdSource, Status, Step};
 use super::root::{self, attach, clone_tree, make_entry, new_fs, tmpfs};
-use super::stack::{self, Mounts, NewRoot};
 use super::setup::{CONTROL_FD, Launcher};
+use super::stack::{self, Mounts, NewRoot};
 use super::wall;
 use crate::limits::{LOCKED_BYTES, MOUNTS, OOM_SCORE, QUEUE_BYTES, TERMINALS, USER_ID};
 use crate::sys;
@@ -129,7 +129,7 @@ fn build(
 
     let mounts = wait_at_gate(&gate)?;
     clock.mark("gate 1");
-    take_ids(launcher, create)?;
+    take_ids(launcher.hello.ids, (create.uids.inside, create.gids.inside))?;
     stay_with_launcher(launcher)?;
     clock.mark("ids");
 
@@ -197,12 +197,13 @@ fn wait_at_gate(gate: &OwnedFd) -> Result<(Vec<Option<OwnedFd>>, Vec<OwnedFd>), 
     Ok((trees, fds.collect()))
 }
 
-fn take_ids(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
-    if launcher.hello.ids == IdSource::Single {
+/// Takes the ids of root inside, or the only one.
+pub(super) fn take_ids(source: IdSource, (uid, gid): (u32, u32)) -> Result<(), Failure> {
+    if source == IdSource::Single {
         // The one id that exists is the one this process has.
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(create.uids.inside), Gid::from_raw(create.gids.inside));
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_groups(&[]).on(Step::Ids, "supplementary groups")?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).on(Step::Ids, "gid")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).on(Step::Ids, "uid")
@@ -210,7 +211,7 @@ fn take_ids(launcher: &Launcher, create: &Create) -> Result<(), Failure> {
 
 /// Asks for SIGKILL when the launcher dies, and looks whether it died before it was asked: the launcher alone holds the
 /// other end of the life pipe. (The parent's id is no help: seen from a new process namespace it is always 0.)
-fn stay_with_launcher(launcher: &mut Launcher) -> Result<(), Failure> {
+pub(super) fn stay_with_launcher(launcher: &mut Launcher) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Step::ParentDeath)?;
     // This copy of the write end would keep the pipe from hanging up.
     let null = rustix::io::dup(&launcher.life_read).at(Step::ParentDeath)?;
@@ -228,12 +229,7 @@ fn stay_with_launcher(launcher: &mut Launcher) -> Result<(), Failure> {
 }
 
 /// Everything of the new root.
-fn mount_root(
-    launcher: &Launcher,
-    create: &Create,
-    mounts: Mounts,
-    clock: &mut Clock,
-) -> Result<NewRoot, Failure> {
+fn mount_root(launcher: &Launcher, create: &Create, mounts: Mounts, clock: &mut Clock) -> Result<NewRoot, Failure> {
     let size = (create.disk_bytes, create.inodes);
     let root = match &create.stack {
         Some(stack) => {
@@ -265,7 +261,8 @@ fn mount_root(
     let shm = tmpfs(
         &[("mode", "1777"), ("size", &shm_size), ("nr_inodes", &inodes)],
         stack::SAFE,
-    ).on(Step::Dev, "shm")?;
+    )
+    .on(Step::Dev, "shm")?;
     attach(&shm, &dev, "shm").on(Step::Dev, "shm")?;
     clock.mark("dev");
 
@@ -286,10 +283,8 @@ fn own_files(launcher: &Launcher, create: &Create) -> Result<NewRoot, Failure> {
     let options = [("mode", "0755"), ("size", size.as_str()), ("nr_inodes", &inodes)];
     let root = tmpfs(&options, stack::SAFE).at(Step::Root)?;
     attach(&root, rustix::fs::CWD, root::STAGE).at(Step::Root)?;
-    let ids = (create.uids.holds(0) && create.uids.holds(USER_ID) && create.gids.holds(USER_ID)).then_some(root::Ids {
-        root: 0,
-        user: USER_ID,
-    });
+    let ids = (create.uids.holds(0) && create.uids.holds(USER_ID) && create.gids.holds(USER_ID))
+        .then_some(root::Ids { root: 0, user: USER_ID });
     for entry in &launcher.template.own {
         make_entry(root.as_fd(), entry, ids)?;
     }

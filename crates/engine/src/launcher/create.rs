@@ -8,9 +8,10 @@ use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
-use super::message::{At, Create, Failure, IdSource, Phase, Step, Way};
+use super::message::{At, Create, Failure, IdSource, LayerName, Phase, Stack, Step, Way};
 use super::setup::Launcher;
 use super::stack::{self, Mounts};
+use super::vault::Vault;
 use super::{child, guarded, protocol, root};
 use crate::cgroup::{remove_at, write_at};
 use crate::packet;
@@ -226,20 +227,40 @@ fn mounts(launcher: &mut Launcher, create: &Create, proc: &OwnedFd) -> Result<Mo
         .on(Step::IdMaps, "ns/user")?;
     let user_namespace = user_namespace.as_ref().map(AsFd::as_fd);
     let host = create.stack.as_ref().is_none_or(|stack| stack.host);
-    let mut mounts = Mounts {
-        trees: match user_namespace {
-            Some(user_namespace) if host => mapped_trees(launcher, user_namespace),
-            _ => launcher.template.trees.iter().map(|_| None).collect(),
-        },
-        ..Mounts::default()
+    let trees = match user_namespace {
+        Some(user_namespace) if host => mapped_trees(launcher, user_namespace),
+        _ => launcher.template.trees.iter().map(|_| None).collect(),
     };
-    if let (Some(stack), Some(user_namespace)) = (&create.stack, user_namespace) {
+    let Some(stack) = &create.stack else {
+        return Ok(Mounts {
+            trees,
+            ..Mounts::default()
+        });
+    };
+    let lowers = lowers(launcher.vault()?, stack, user_namespace)?;
+    Ok(Mounts { trees, ..lowers })
+}
+
+/// The layers of a root that come as mounts of their own, with the id map of `user_namespace` if there is one.
+pub(super) fn lowers(vault: &Vault, stack: &Stack, user_namespace: Option<BorrowedFd<'_>>) -> Result<Mounts, Failure> {
+    let mut mounts = Mounts::default();
+    if user_namespace.is_some() {
         if stack.host {
-            mounts.base = Some(stack::lower(root::BASE, Some(user_namespace)).on(Step::Layers, "the template's")?);
+            mounts.base = Some(stack::lower(root::BASE, user_namespace).on(Step::Layers, "the template's")?);
         }
         if stack.is_stored() {
-            mounts.store = Some(stack::lower(root::LAYERS, Some(user_namespace)).on(Step::Layers, "the store")?);
+            mounts.store = Some(stack::lower(root::LAYERS, user_namespace).on(Step::Layers, "the store")?);
         }
+    }
+    let held = stack.layers.iter().filter_map(|layer| match layer {
+        LayerName::Held { number, own } => Some((*number, *own)),
+        LayerName::Stored(_) => None,
+    });
+    let (numbers, own): (Vec<u64>, Vec<bool>) = held.unzip();
+    mounts.held = vault.get(&numbers).on(Step::Layers, "held ones")?;
+    for ((mount, own), number) in mounts.held.iter().zip(own).zip(numbers) {
+        let map = user_namespace.filter(|_| !own);
+        sys::set_attributes(mount.as_fd(), false, root::LOCKED, map).on(Step::Layers, &number.to_string())?;
     }
     Ok(mounts)
 }

@@ -145,7 +145,10 @@ fn turn() -> Result<[OwnedFd; 2], Errno> {
         dns: DNS_PORT,
         all: (TCP_PORT, PROXY_PORT),
     };
-    let sockets = [netlink_socket(Some(netlink::NETFILTER))?, netlink_socket(Some(netlink::NETFILTER))?];
+    let sockets = [
+        netlink_socket(Some(netlink::NETFILTER))?,
+        netlink_socket(Some(netlink::NETFILTER))?,
+    ];
     if tell(&sockets[0], &table(ports, true), 1).is_err() {
         // What failed may have left reports behind.
         let fresh = netlink_socket(Some(netlink::NETFILTER))?;

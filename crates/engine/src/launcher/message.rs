@@ -21,6 +21,14 @@ pub(crate) enum Request {
     /// Make a sandbox. Descriptors: its end of the control socket, the write end of its status pipe, and with
     /// [`Create::claim`] the socket that holds a block of ids.
     Create(Box<Create>),
+    /// Work on layers, done by a process of its own that writes a [`Worked`] to the pipe. Descriptors: the write end of the
+    /// pipe, and what the work asks for.
+    Work(Box<Work>),
+    /// Nobody holds this layer any more.
+    Let {
+        /// Its number.
+        layer: u64,
+    },
     /// A sandbox is gone and cleaned up after.
     Forget {
         /// Its request.
@@ -142,7 +150,56 @@ pub(crate) enum LayerName {
     /// By the name of its folder in the store.
     Stored(String),
     /// By the number that the launcher holds it under.
-    Held(u64),
+    Held {
+        /// The number.
+        number: u64,
+        /// Whether its owners are those of the sandbox already: it was that sandbox's own upper.
+        own: bool,
+    },
+}
+
+/// Work on layers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Another overlay for a living sandbox. Descriptor: its border.
+    Restack(Restack),
+}
+
+/// Another overlay for a living sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Restack {
+    /// The request that made the sandbox.
+    pub(crate) sandbox: u64,
+    /// The ids of its root inside, user and group.
+    pub(crate) ids: (u32, u32),
+    /// The number that its upper of now is held under from then on; `None`: it goes.
+    pub(crate) hold: Option<u64>,
+    /// What the new root is made of.
+    pub(crate) stack: Stack,
+    /// Whether every process but the first is ended before, and the root furnished like a new one.
+    pub(crate) end_others: bool,
+    /// Whether its processes have to be stopped by signals for want of a cgroup.
+    pub(crate) stop: bool,
+    /// The host name inside.
+    pub(crate) hostname: String,
+    /// Size of the new upper.
+    pub(crate) disk_bytes: u64,
+    /// Files of the new upper.
+    pub(crate) inodes: u64,
+}
+
+/// What came of work.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Worked {
+    /// It failed; nothing has changed.
+    Failed(Failure),
+    /// The sandbox has another overlay.
+    Restacked {
+        /// The error number of what could not be tidied up.
+        untidy: Option<i32>,
+    },
+    /// A process of this name uses a file; nothing has changed.
+    Busy(String),
 }
 
 /// One line of an id map.
@@ -295,6 +352,10 @@ pub(crate) enum Step {
     Store,
     Layers,
     Overlay,
+    Vault,
+    Look,
+    Restack,
+    Worker,
     Files,
     Dev,
     Proc,
@@ -335,6 +396,10 @@ impl std::fmt::Display for Step {
             Self::Store => "the store of layers cannot be used",
             Self::Layers => "a layer of the sandbox's root cannot be mounted",
             Self::Overlay => "an overlay cannot be mounted",
+            Self::Vault => "a layer cannot be held",
+            Self::Look => "the sandbox's processes cannot be looked at",
+            Self::Restack => "the sandbox's root cannot be replaced",
+            Self::Worker => "a process for work on layers cannot be started",
             Self::Files => "a file of the sandbox's root cannot be made",
             Self::Dev => "the sandbox's /dev cannot be made",
             Self::Proc => "the sandbox's /proc cannot be mounted",

@@ -16,16 +16,20 @@
 //! launcher dies ─▶ children get SIGKILL (PDEATHSIG); the engine cleans up and starts another launcher
 //! ```
 
+mod busy;
 mod child;
 mod create;
 pub(crate) mod doors;
 mod guarded;
 pub(crate) mod message;
 mod netlink;
+mod restack;
 mod root;
 mod setup;
 mod stack;
+mod vault;
 mod wall;
+mod worker;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -118,6 +122,14 @@ fn serve(socket: &OwnedFd, launcher: &mut setup::Launcher, started: &mut HashMap
                     let known: Vec<Pid> = started.values().map(|sandbox| sandbox.pid).collect();
                     guarded::end_strangers(&known);
                 }
+            }
+            Request::Work(work) => {
+                let first = |request: u64| started.get(&request).map(|sandbox| sandbox.pid);
+                worker::start(launcher, &work, fds, first);
+            }
+            Request::Let { layer } => {
+                // A layer that is not there is let go of.
+                let _ = launcher.vault().map(|vault| vault.drop(layer));
             }
             Request::Hello(_) | Request::Mapped => return,
         }

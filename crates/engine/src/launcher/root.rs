@@ -11,6 +11,7 @@
 //! /n           a layer of nothing
 //! /l           the store of layers, if there is one
 //! /h           where held layers are attached
+//! /v           the held layers themselves, in the vault: see [`super::vault`]
 //! ```
 //!
 //! A fork into a new mount namespace copies every mount it sees, so this is also what makes starting cheap; and a
@@ -47,6 +48,8 @@ pub(super) const NOTHING: &str = "/n";
 pub(super) const LAYERS: &str = "/l";
 /// Where held layers are attached.
 pub(super) const HELD: &str = "/h";
+/// The held layers themselves.
+pub(super) const VAULT: &str = "/v";
 /// Where new roots are attached.
 pub(super) const STAGE: &str = "/s";
 
@@ -178,7 +181,7 @@ pub(super) fn enter(
     let root = tmpfs(&[("mode", "0755")], MountAttrFlags::MOUNT_ATTR_NOSUID).at(Step::PrivateRoot)?;
     // Any folder will do to attach it to: it becomes the root in a moment. /usr is there, or there would be no template.
     attach(&root, CWD, "/usr").at(Step::PrivateRoot)?;
-    for path in ["proc", "sys", "d", "f", "t", "s", "b", "n", "l", "h"] {
+    for path in ["proc", "sys", "d", "f", "t", "s", "b", "n", "l", "h", "v"] {
         make_dir(&root, path, 0o755).on(Step::PrivateRoot, path)?;
     }
     attach(&proc, &root, "proc").on(Step::PrivateRoot, "/proc")?;
@@ -194,6 +197,8 @@ pub(super) fn enter(
     if let Some(store) = store {
         attach(&store, &root, "l").at(Step::Store)?;
     }
+    let vault = tmpfs(&[("mode", "0700")], MountAttrFlags::MOUNT_ATTR_NOSUID).at(Step::PrivateRoot)?;
+    attach(&vault, &root, "v").at(Step::PrivateRoot)?;
     set_attributes(root.as_fd(), false, LOCKED, None).at(Step::PrivateRoot)?;
     switch_to(&root).at(Step::PrivateRoot)
 }
@@ -218,9 +223,12 @@ fn host_tree(path: &str) -> Result<OwnedFd, Failure> {
     clone_tree(CWD, path, true).on(Step::HostTree, path)
 }
 
-/// A copy of the mount at `path`, with what is below it if `recursive`, attached nowhere.
+/// A copy of the mount at `path`, or of `at` itself if that is empty, with what is below it if `recursive`, attached nowhere.
 pub(super) fn clone_tree(at: impl AsFd, path: &str, recursive: bool) -> Result<OwnedFd, rustix::io::Errno> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if path.is_empty() {
+        flags |= OpenTreeFlags::AT_EMPTY_PATH;
+    }
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }

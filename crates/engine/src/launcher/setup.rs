@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
 
 use super::message::{At, BUILD, Failure, Hello, IdSource, Ready, Reply, Request, Step, Way};
+use super::vault::Vault;
 use super::{protocol, root, wall};
 use crate::limits::USER_ID;
 use crate::packet;
@@ -27,6 +28,8 @@ pub(super) struct Launcher {
     pub(super) unmapped: Vec<bool>,
     /// Parts of /proc and /sys that this host has and a sandbox must not see.
     pub(super) masks: root::Masks,
+    /// Where layers are held; only with namespaces.
+    vault: Option<Vault>,
     /// The server's folder of private folders, whose lock is held by it.
     pub(super) private: Option<OwnedFd>,
     pub(super) filter: Vec<sock_filter>,
@@ -46,6 +49,11 @@ pub(super) struct Launcher {
 }
 
 impl Launcher {
+    /// Where layers are held.
+    pub(super) fn vault(&self) -> Result<&Vault, Failure> {
+        self.vault.as_ref().ok_or_else(|| protocol("there are no layers"))
+    }
+
     /// Lets the processes of a frozen sandbox go on, so that they can end (cgroup v1; v2 kills frozen processes).
     pub(super) fn thaw(&self, id: &str) {
         for folder in &self.cgroups {
@@ -164,10 +172,18 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
     }
     let masks = root::Masks::of_this_host();
     let mut fds = fds.into_iter();
+    let mut vault = None;
     let private = if hello.private.is_empty() { None } else { fds.next() };
     let init = fds.next();
     if namespaced {
-        root::enter(&template, init.as_ref(), &hello.programs, &hello.store, base_ids(hello.ids))?;
+        root::enter(
+            &template,
+            init.as_ref(),
+            &hello.programs,
+            &hello.store,
+            base_ids(hello.ids),
+        )?;
+        vault = Some(Vault::make()?);
     }
     let (life_read, life_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::ParentDeath)?;
     let init_args = hello
@@ -182,6 +198,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         unmapped: vec![hello.ids != IdSource::Ranges; template.trees.len()],
         template,
         masks,
+        vault,
         private,
         filter,
         wall,

@@ -26,8 +26,7 @@ use crate::etc;
 use crate::limits::BORDER_INODES;
 
 /// What a sandbox must not do with its own files.
-pub(super) const SAFE: MountAttrFlags =
-    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+pub(super) const SAFE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 /// The folder of the upper in the border.
 pub(super) const UPPER: &str = "t";
 /// The folder of the overlay in the border.
@@ -110,7 +109,12 @@ pub(super) fn fill(upper: BorrowedFd<'_>) -> Result<(), Failure> {
 
 /// Makes what each sandbox has of its own, before anything of the layers can be seen, so that no link in them leads
 /// elsewhere: mount points, and the files of its name.
-pub(super) fn furnish(written: BorrowedFd<'_>, stack: &Stack, hostname: &str, targets: &[String]) -> Result<(), Failure> {
+pub(super) fn furnish(
+    written: BorrowedFd<'_>,
+    stack: &Stack,
+    hostname: &str,
+    targets: &[String],
+) -> Result<(), Failure> {
     let dir = |path: &str| match make_dir(written, path, 0o755) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error).on(Step::Files, path),
@@ -143,7 +147,7 @@ pub(super) fn furnish(written: BorrowedFd<'_>, stack: &Stack, hostname: &str, ta
 pub(super) fn lowers(stack: &Stack) -> Vec<String> {
     let layers = stack.layers.iter().rev().map(|layer| match layer {
         LayerName::Stored(id) => format!("{}/{id}/fs", root::LAYERS),
-        LayerName::Held(number) => held(*number),
+        LayerName::Held { number, .. } => held(*number),
     });
     let base = if stack.host { root::BASE } else { root::NOTHING };
     let base = (stack.host || stack.layers.is_empty()).then(|| base.to_owned());
@@ -191,7 +195,7 @@ pub(super) fn attach_layers(stack: &Stack, mounts: &Mounts) -> Result<(), Failur
         root::attach(store, CWD, root::LAYERS).at(Step::Layers)?;
     }
     let numbers = stack.layers.iter().filter_map(|layer| match layer {
-        LayerName::Held(number) => Some(*number),
+        LayerName::Held { number, .. } => Some(*number),
         LayerName::Stored(_) => None,
     });
     if mounts.held.is_empty() {
@@ -226,8 +230,13 @@ pub(super) fn mount(
         }
     };
     root::attach(upper, &border, UPPER).at(Step::Root)?;
-    let written = rustix::fs::openat(upper, WRITTEN, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::Root)?;
+    let written = rustix::fs::openat(
+        upper,
+        WRITTEN,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .at(Step::Root)?;
     furnish(written.as_fd(), stack, hostname, targets)?;
     let overlay = overlay(&lowers(stack), &format!("{}/{UPPER}", root::STAGE)).at(Step::Overlay)?;
     root::attach(&overlay, &border, OVER).at(Step::Overlay)?;

@@ -9,11 +9,11 @@
 
 use std::os::fd::OwnedFd;
 
+use super::message::{Failure, Step};
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
     RulesetCreatedAttr, RulesetError, Scope,
 };
-use super::message::{Failure, Step};
 
 /// The newest rules that are used where the kernel has them.
 const NEWEST: ABI = ABI::V6;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, getpgid, getpgrp, getpid, getppid, getsid, kill_process, kill_process_group};
 use sandhold_wire::names::SUDO_SOCKET;
 use tokio::io::Interest;
@@ -147,10 +147,11 @@ fn connect() -> Result<OwnedFd, SudoError> {
     let daemon = |errno: Errno| SudoError::Daemon(errno.into());
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(daemon)?;
-    let address = SocketAddrUnix::new(path).map_err(daemon)?;
+    let address = super::listen::address(&path).map_err(daemon)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) => Ok(socket),
         Err(Errno::NOENT) => Err(SudoError::Off),
+        Err(Errno::CONNREFUSED) if address.abstract_name().is_some() => Err(SudoError::Off),
         Err(errno) => Err(daemon(errno)),
     }
 }

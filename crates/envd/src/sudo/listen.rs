@@ -24,27 +24,40 @@ use crate::state::State;
 use crate::sys::{Job, async_fd, dev_null};
 use crate::users::{self, User};
 
-/// Listens at `path` for as long as the daemon lives. Everybody inside may connect; from elsewhere the path cannot be
+/// Listens at `path`, or where it begins with `@` at that abstract name, for as long as the daemon lives. Everybody inside may connect; from elsewhere the path cannot be
 /// reached, and a caller whose process is not of this sandbox is refused.
 ///
 /// # Errors
 /// The socket cannot be made.
 pub(crate) fn start(state: &Arc<State>, path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    let address = address(path)?;
+    if address.abstract_name().is_none() {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    chmodat(CWD, path, Mode::from_raw_mode(0o666), rustix::fs::AtFlags::empty())?;
+    rustix::net::bind(&socket, &address)?;
+    if address.abstract_name().is_none() {
+        chmodat(CWD, path, Mode::from_raw_mode(0o666), rustix::fs::AtFlags::empty())?;
+    }
     rustix::net::listen(&socket, SUDO_BACKLOG)?;
     let listener = async_fd(socket, Interest::READABLE)?;
     tokio::spawn(accept(listener, Arc::clone(state)));
     Ok(())
+}
+
+/// The address of the socket at `path`.
+pub(super) fn address(path: &Path) -> Result<SocketAddrUnix, Errno> {
+    match path.as_os_str().as_encoded_bytes() {
+        [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name),
+        _ => SocketAddrUnix::new(path),
+    }
 }
 
 async fn accept(listener: AsyncFd<OwnedFd>, state: Arc<State>) {

@@ -1,0 +1,62 @@
+//! A process for one piece of work on layers: forked by the launcher, it says what came of it and ends.
+//!
+//! It sees what the launcher sees: the store of layers, nothing else of the host. It has the launcher's rights over it, so
+//! that it can read what any id inside a sandbox wrote.
+
+use std::os::fd::OwnedFd;
+
+use rustix::process::Pid;
+
+use super::child::{leave, stay_with_launcher};
+use super::message::{At, Failure, Step, Work, Worked};
+use super::setup::Launcher;
+use super::{protocol, restack};
+use crate::sys::{self, CloneFlags, Forked};
+
+/// Starts it. `first` finds the first process of a sandbox by the request that made it.
+pub(super) fn start(launcher: &mut Launcher, work: &Work, fds: Vec<OwnedFd>, first: impl Fn(u64) -> Option<Pid>) {
+    let mut fds = fds.into_iter();
+    let Some(answer) = fds.next() else { return };
+    let worked = match sys::clone3(&launcher.proof, CloneFlags::NONE, None).at(Step::Worker) {
+        Ok(Forked::Parent { .. }) => return,
+        Ok(Forked::Child) => {
+            let worked = work_on(launcher, work, fds.collect(), first);
+            tell(&answer, &worked.unwrap_or_else(Worked::Failed));
+            leave(0)
+        }
+        Err(failure) => Worked::Failed(failure),
+    };
+    tell(&answer, &worked);
+}
+
+fn work_on(
+    launcher: &mut Launcher,
+    work: &Work,
+    fds: Vec<OwnedFd>,
+    first: impl Fn(u64) -> Option<Pid>,
+) -> Result<Worked, Failure> {
+    sys::own_signals();
+    stay_with_launcher(launcher)?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let mut fds = fds.into_iter();
+    match work {
+        Work::Restack(order) => {
+            let border = fds.next().ok_or_else(|| protocol("the border is missing"))?;
+            let pid = first(order.sandbox).ok_or_else(|| protocol("no such sandbox"))?;
+            restack::restack(launcher, pid, order, &border)
+        }
+    }
+}
+
+fn tell(answer: &OwnedFd, worked: &Worked) {
+    let text = serde_json::to_vec(worked).unwrap_or_default();
+    let mut rest = text.as_slice();
+    while !rest.is_empty() {
+        match rustix::io::write(answer, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(rustix::io::Errno::INTR) => {}
+            // Nobody waits for it any more.
+            Err(_) => return,
+        }
+    }
+}
