@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Each crate of the workspace and the crates of the workspace that it may use.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     (
         "sandhold",
         &[
@@ -32,6 +32,7 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("sandhold-runtime", &[]),
     ("sandhold-prove", &[]),
     ("sandhold-engine", &["sandhold-netlink", "sandhold-runtime"]),
+    ("sandhold-layers", &["sandhold-runtime"]),
     ("sandhold-netlink", &[]),
     ("sandhold-envd", &["sandhold-wire"]),
     ("sandhold-xtask", &["sandhold-mcp"]),
