@@ -231,7 +231,9 @@ impl Context {
             } else {
                 header.set_entry_type(tar::EntryType::Symlink);
                 let to = self.link(path)?;
-                archive.append_link(&mut header, path, to).map_err(ContextError::Write)?;
+                archive
+                    .append_link(&mut header, path, to)
+                    .map_err(ContextError::Write)?;
             }
         }
         let mut into = archive.into_inner().map_err(ContextError::Write)?;
@@ -322,7 +324,11 @@ impl Context {
             let Some(name) = name.to_str() else {
                 return Err(refused("a name in it is not text (UTF-8)"));
             };
-            let path = if folder == "." { name.to_owned() } else { format!("{folder}/{name}") };
+            let path = if folder == "." {
+                name.to_owned()
+            } else {
+                format!("{folder}/{name}")
+            };
             let kind = kind(entry.file_type().map_err(read_error(&path))?);
             let ignored = self.ignore.matches(&path);
             let is_wanted = wanted(&path);
@@ -365,26 +371,27 @@ impl<R: Read> Read for Exact<R> {
         let most = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let read = self.inner.read(&mut into[..most])?;
         if read == 0 && most > 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it became shorter while it was read",
+            ));
         }
         self.left -= read as u64;
         Ok(read)
     }
 }
 
-fn copy(
-    file: File,
-    bytes: u64,
-    path: &str,
-    mut each: impl FnMut(&[u8]) -> io::Result<()>,
-) -> Result<(), ContextError> {
+fn copy(file: File, bytes: u64, path: &str, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), ContextError> {
     let mut exact = Exact {
         inner: file,
         left: bytes,
     };
     let mut part = vec![0; 1 << 16];
     loop {
-        match exact.read(&mut part).and_then(|read| each(&part[..read]).map(|()| read)) {
+        match exact
+            .read(&mut part)
+            .and_then(|read| each(&part[..read]).map(|()| read))
+        {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

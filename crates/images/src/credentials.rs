@@ -60,7 +60,10 @@ pub struct DockerConfig {
 /// How somebody shows who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Login {
-    Password { user: String, password: Secret },
+    Password {
+        user: String,
+        password: Secret,
+    },
     /// Is exchanged for a token of its own for each image.
     Identity(Secret),
 }
@@ -127,7 +130,11 @@ impl DockerConfig {
         // serde_json's own words may repeat what it read; where it is tells enough.
         let file: File = serde_json::from_slice(&bytes)
             .map_err(|error| fault(format!("{name} is no JSON of Docker's: line {}", error.line())))?;
-        let key = if registry == "docker.io" { DOCKER_IO_KEY } else { registry };
+        let key = if registry == "docker.io" {
+            DOCKER_IO_KEY
+        } else {
+            registry
+        };
         let helper = file.helpers.as_ref().and_then(|helpers| find(helpers, registry));
         if let Some(helper) = helper {
             return self.ask(helper, key).await.map_err(fault);
@@ -184,9 +191,14 @@ impl DockerConfig {
         if !status.success() {
             // What Docker's own library for helpers says when it has none.
             let none = String::from_utf8_lossy(&told).contains("credentials not found");
-            return if none { Ok(None) } else { Err(format!("{name} failed ({status})")) };
+            return if none {
+                Ok(None)
+            } else {
+                Err(format!("{name} failed ({status})"))
+            };
         }
-        let helped: Helped = serde_json::from_slice(&told).map_err(|_| format!("{name} gave an answer of no known form"))?;
+        let helped: Helped =
+            serde_json::from_slice(&told).map_err(|_| format!("{name} gave an answer of no known form"))?;
         let secret = Secret::new(helped.secret);
         Ok(Some(if helped.username == "<token>" {
             Login::Identity(secret)
@@ -205,7 +217,10 @@ fn find<'a, T>(entries: &'a BTreeMap<String, T>, registry: &str) -> Option<&'a T
         return Some(entry);
     }
     let host = |key: &str| {
-        let rest = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+        let rest = key
+            .strip_prefix("https://")
+            .or_else(|| key.strip_prefix("http://"))
+            .unwrap_or(key);
         rest.split('/').next().unwrap_or_default().to_ascii_lowercase()
     };
     let same = |key: &str| match host(key).as_str() {
@@ -235,10 +250,12 @@ fn read(entry: &Entry) -> Result<Option<Login>, &'static str> {
             password: Secret::new(password.to_owned()),
         }));
     }
-    Ok(some(&entry.username).zip(some(&entry.password)).map(|(user, password)| Login::Password {
-        user,
-        password: Secret::new(password),
-    }))
+    Ok(some(&entry.username)
+        .zip(some(&entry.password))
+        .map(|(user, password)| Login::Password {
+            user,
+            password: Secret::new(password),
+        }))
 }
 
 #[cfg(test)]
@@ -264,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn logins_are_found_where_docker_keeps_them() {
         let folder = tempfile::tempdir().unwrap();
-        let auth = base64::engine::general_purpose::STANDARD.encode("me:se:cret");
+        let auth = base64::engine::general_purpose::STANDARD.encode("me:pa:55word");
         let config = config(
             folder.path(),
             &format!(
@@ -273,16 +290,19 @@ mod tests {
                     "bad.io": {{"auth": "%%%"}}}}, "other": 1}}"#
             ),
         );
-        assert_eq!(config.login("docker.io").await.unwrap(), password("me", "se:cret"));
-        assert_eq!(config.login("x.io:5000").await.unwrap(), password("me", "se:cret"));
+        assert_eq!(config.login("docker.io").await.unwrap(), password("me", "pa:55word"));
+        assert_eq!(config.login("x.io:5000").await.unwrap(), password("me", "pa:55word"));
         assert_eq!(config.login("w.io").await.unwrap(), password("u", "p"));
-        assert_eq!(config.login("y.io").await.unwrap(), Some(Login::Identity(Secret::new("t0ken".into()))));
+        assert_eq!(
+            config.login("y.io").await.unwrap(),
+            Some(Login::Identity(Secret::new("t0ken".into())))
+        );
         for none in ["z.io", "x.io", "io"] {
             assert_eq!(config.login(none).await.unwrap(), None, "{none}");
         }
         assert!(config.login("bad.io").await.unwrap_err().to_string().contains("base64"));
         let shown = format!("{:?}", config.login("docker.io").await.unwrap());
-        assert!(shown.contains("me") && !shown.contains("cret"), "{shown}");
+        assert!(shown.contains("me") && !shown.contains("55"), "{shown}");
         let missing = DockerConfig {
             path: folder.path().join("none"),
             programs: Vec::new(),
@@ -300,7 +320,10 @@ mod tests {
             r#"{"auths": {"x.io": {}}, "credsStore": "all", "credHelpers": {"y.io": "none", "z.io": "gone", "w.io": "../x"}}"#,
         );
         for (name, script) in [
-            ("all", r#"read -r url; [ "$1" = get ] && echo '{"ServerURL":"'$url'","Username":"'$url'","Secret":"s3cret"}'"#),
+            (
+                "all",
+                r#"read -r url; [ "$1" = get ] && echo '{"ServerURL":"'$url'","Username":"'$url'","Secret":"s3cret"}'"#,
+            ),
             ("none", "echo 'credentials not found in native keychain'; exit 1"),
         ] {
             let path = folder.path().join(format!("docker-credential-{name}"));
@@ -308,10 +331,16 @@ mod tests {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
         assert_eq!(config.login("x.io").await.unwrap(), password("x.io", "s3cret"));
-        assert_eq!(config.login("docker.io").await.unwrap(), password(DOCKER_IO_KEY, "s3cret"));
+        assert_eq!(
+            config.login("docker.io").await.unwrap(),
+            password(DOCKER_IO_KEY, "s3cret")
+        );
         assert_eq!(config.login("y.io").await.unwrap(), None);
         let gone = config.login("z.io").await.unwrap_err().to_string();
-        assert!(gone.contains("docker-credential-gone") && gone.contains("not installed"), "{gone}");
+        assert!(
+            gone.contains("docker-credential-gone") && gone.contains("not installed"),
+            "{gone}"
+        );
         assert!(config.login("w.io").await.is_err());
     }
 }

@@ -76,14 +76,19 @@ pub enum DebianError {
 /// Finds the program in one of these folders.
 #[must_use]
 pub fn find(folders: &[PathBuf]) -> Option<PathBuf> {
-    folders.iter().map(|folder| folder.join(PROGRAM)).find(|path| path.is_file())
+    folders
+        .iter()
+        .map(|folder| folder.join(PROGRAM))
+        .find(|path| path.is_file())
 }
 
 /// The release of this machine, if it is a Debian, by the text of `/etc/os-release`; else `stable`.
 #[must_use]
 pub fn suite_of(os_release: &str) -> String {
     let value = |name: &str| {
-        let line = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let line = os_release
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.map(|value| value.trim().trim_matches(['"', '\'']).to_owned())
     };
     let codename = value("VERSION_CODENAME").filter(|name| is_suite(name));
@@ -124,13 +129,18 @@ fn check(debian: &Debian) -> Result<(), DebianError> {
         return bad(&debian.suite, "a release of Debian, such as stable or bookworm");
     }
     if debian.packages.len() > limits::DEBIAN_PACKAGES {
-        return bad(&debian.packages.len().to_string(), "a number of packages that may be asked for: 500 at most");
+        return bad(
+            &debian.packages.len().to_string(),
+            "a number of packages that may be asked for: 500 at most",
+        );
     }
     if let Some(package) = debian.packages.iter().find(|name| !is_package(name)) {
         return bad(package, "the name of a Debian package");
     }
     if let Some(mirror) = &debian.mirror {
-        let rest = mirror.strip_prefix("https://").or_else(|| mirror.strip_prefix("http://"));
+        let rest = mirror
+            .strip_prefix("https://")
+            .or_else(|| mirror.strip_prefix("http://"));
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/:%+@[]".contains(&b);
         if !rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(plain)) {
             return bad(mirror, "the URL of a mirror, such as https://deb.debian.org/debian");
@@ -147,7 +157,10 @@ fn is_suite(text: &str) -> bool {
 /// Debian's policy, 5.6.1: two characters or more of lower-case letters, digits, `+`, `-` and `.`.
 fn is_package(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
-    let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let first = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     // apt takes a plus or minus at the end for a wish to install or remove, where there is no package of the name.
     first && (2..=128).contains(&text.len()) && text.bytes().all(plain) && !text.ends_with('-')
 }

@@ -150,7 +150,9 @@ impl Dockerfile {
         let (instructions, escape) = lines::read(text)?;
         let mut froms = instructions.iter().enumerate().filter(|(_, one)| one.name == "FROM");
         let Some((from, _)) = froms.next() else {
-            return Err(whole("there is no FROM: its first instruction names the image to build on".to_owned()));
+            return Err(whole(
+                "there is no FROM: its first instruction names the image to build on".to_owned(),
+            ));
         };
         if let Some((_, second)) = froms.next() {
             return Err(second.error(

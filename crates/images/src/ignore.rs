@@ -117,11 +117,30 @@ mod tests {
 
     #[test]
     fn rules_hold_in_order_and_below_folders() {
-        let ignore = Ignore::parse("# a comment\n\n/target\n*.log\n!keep.log\n**/node_modules\ndocs/*\n!docs/a.md\n../x\n").unwrap();
-        for path in ["target", "target/a/b", "x.log", "a/node_modules/x", "node_modules", "docs/b", "docs/b/a.md"] {
+        let ignore =
+            Ignore::parse("# a comment\n\n/target\n*.log\n!keep.log\n**/node_modules\ndocs/*\n!docs/a.md\n../x\n")
+                .unwrap();
+        for path in [
+            "target",
+            "target/a/b",
+            "x.log",
+            "a/node_modules/x",
+            "node_modules",
+            "docs/b",
+            "docs/b/a.md",
+        ] {
             assert!(ignore.matches(path), "{path}");
         }
-        for path in ["src", "keep.log", "a/x.log", "docs", "docs/a.md", "targets", "a/target", "x"] {
+        for path in [
+            "src",
+            "keep.log",
+            "a/x.log",
+            "docs",
+            "docs/a.md",
+            "targets",
+            "a/target",
+            "x",
+        ] {
             assert!(!ignore.matches(path), "{path}");
         }
         assert!(ignore.may_bring_back("docs") && !ignore.may_bring_back("target") && !ignore.may_bring_back("docs/b"));

@@ -122,11 +122,19 @@ impl Platform {
             "arm" => 7,
             _ => 1,
         };
-        let own = if self.variant.is_empty() { Some(plain) } else { number(&self.variant) };
+        let own = if self.variant.is_empty() {
+            Some(plain)
+        } else {
+            number(&self.variant)
+        };
         if other.variant == self.variant {
             return Some(0);
         }
-        let theirs = if other.variant.is_empty() { Some(plain) } else { number(&other.variant) };
+        let theirs = if other.variant.is_empty() {
+            Some(plain)
+        } else {
+            number(&other.variant)
+        };
         match (own, theirs) {
             (Some(own), Some(theirs)) if theirs <= own => Some(1 + own - theirs),
             _ => None,

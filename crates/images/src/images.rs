@@ -76,7 +76,11 @@ impl Images {
     /// See [`ImageError`]: it is not there, not for this platform, not allowed, not valid, or nobody answers.
     pub async fn open(&self, source: &Source, platform: &Platform) -> Result<Image, ImageError> {
         match source {
-            Source::Registry(reference) => self.registries.open(source, reference, platform, self.image_bytes).await,
+            Source::Registry(reference) => {
+                self.registries
+                    .open(source, reference, platform, self.image_bytes)
+                    .await
+            }
             Source::Debian { .. } => Err(ImageError::invalid(source.to_string(), "it is made anew, not opened")),
             _ => layout::open(source, platform, self.image_bytes).await,
         }

@@ -91,7 +91,10 @@ impl Archived {
     }
 
     async fn document(&self, digest: &Digest, most: u64, what: &str) -> Result<Bytes, ImageError> {
-        let bytes = self.blob(digest)?.read(&format!("{what} in {}", self.path()), most).await?;
+        let bytes = self
+            .blob(digest)?
+            .read(&format!("{what} in {}", self.path()), most)
+            .await?;
         matches(&bytes, digest, what)?;
         Ok(bytes)
     }
@@ -126,7 +129,10 @@ impl Archived {
         let (mut hasher, mut done) = (Hasher::default(), 0);
         told(0);
         while done < place.bytes {
-            let part = place.part(done, COPY_BYTES).await.map_err(ImageError::io(what.as_str()))?;
+            let part = place
+                .part(done, COPY_BYTES)
+                .await
+                .map_err(ImageError::io(what.as_str()))?;
             hasher.add(&part);
             into.write_all(&part).await.map_err(ImageError::io(what.as_str()))?;
             done += part.len() as u64;
@@ -169,7 +175,10 @@ impl Place {
         manifest::bounded(what, self.bytes, most)?;
         let mut all = Vec::new();
         while (all.len() as u64) < self.bytes {
-            let part = self.part(all.len() as u64, COPY_BYTES).await.map_err(ImageError::io(what))?;
+            let part = self
+                .part(all.len() as u64, COPY_BYTES)
+                .await
+                .map_err(ImageError::io(what))?;
             all.extend_from_slice(&part);
         }
         Ok(all.into())
@@ -218,10 +227,16 @@ pub(crate) async fn open(source: &Source, platform: &Platform, image_bytes: u64)
     let place = look(path).await?;
     match (source, &place) {
         (Source::OciFolder { .. }, Archived::Tar(_)) => {
-            return Err(ImageError::invalid(path.display().to_string(), "it is not a folder; try oci-archive:"));
+            return Err(ImageError::invalid(
+                path.display().to_string(),
+                "it is not a folder; try oci-archive:",
+            ));
         }
         (Source::OciArchive { .. } | Source::DockerArchive { .. }, Archived::Folder(_)) => {
-            return Err(ImageError::invalid(path.display().to_string(), "it is a folder; try oci:"));
+            return Err(ImageError::invalid(
+                path.display().to_string(),
+                "it is a folder; try oci:",
+            ));
         }
         _ => {}
     }
@@ -246,6 +261,15 @@ pub(crate) async fn open(source: &Source, platform: &Platform, image_bytes: u64)
     }
 }
 
+/// Where names of a tar lead.
+#[cfg(fuzzing)]
+pub(crate) fn find_all(path: &Path, names: &[&str]) -> Vec<(u64, u64)> {
+    let Ok(tarball) = Tarball::open(path) else {
+        return Vec::new();
+    };
+    names.iter().filter_map(|name| tarball.find(name)).collect()
+}
+
 /// Opens a folder or a tar.
 async fn look(path: &Path) -> Result<Archived, ImageError> {
     let path = path.to_owned();
@@ -256,7 +280,10 @@ async fn look(path: &Path) -> Result<Archived, ImageError> {
             return Ok(Archived::Folder(path));
         }
         if !meta.is_file() {
-            return Err(ImageError::invalid(path.display().to_string(), "it is neither a folder nor a file"));
+            return Err(ImageError::invalid(
+                path.display().to_string(),
+                "it is neither a folder nor a file",
+            ));
         }
         Tarball::open(&path).map(|tarball| Archived::Tar(Arc::new(tarball)))
     };

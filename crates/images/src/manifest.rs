@@ -133,13 +133,22 @@ pub(crate) async fn open(
             } => {
                 let manifest = Digest::of(&bytes);
                 let id = digest(&config, &what)?;
-                bounded(&format!("the configuration of {}", wanted.name), config.size, limits::CONFIG_BYTES)?;
+                bounded(
+                    &format!("the configuration of {}", wanted.name),
+                    config.size,
+                    limits::CONFIG_BYTES,
+                )?;
                 let layers = layers.unwrap_or_default();
                 let blobs = blobs(&layers, wanted)?;
                 let config = documents.config(&id, config.size).await?;
                 return image(&config, id, manifest, blobs, origin, wanted);
             }
-            _ => return Err(ImageError::invalid(what(), "it is neither a manifest of an image nor an index")),
+            _ => {
+                return Err(ImageError::invalid(
+                    what(),
+                    "it is neither a manifest of an image nor an index",
+                ));
+            }
         }
     }
     Err(ImageError::invalid(
@@ -172,7 +181,10 @@ fn pick<'a>(manifests: &'a [Descriptor], wanted: &Wanted<'_>) -> Result<&'a Desc
         // The one manifest of an index that names no platform is looked at itself.
         None => (manifests.len() == 1).then_some(0),
     };
-    let best = manifests.iter().filter_map(|entry| Some((suits(&entry)?, entry))).min_by_key(|(rank, _)| *rank);
+    let best = manifests
+        .iter()
+        .filter_map(|entry| Some((suits(&entry)?, entry)))
+        .min_by_key(|(rank, _)| *rank);
     best.map(|(_, entry)| entry).ok_or_else(|| {
         // What build tools add to an index, such as attestations, is for "unknown/unknown".
         let mut available: Vec<Platform> = manifests
@@ -293,11 +305,17 @@ pub(crate) fn configuration(bytes: &[u8], what: &str) -> Result<(Platform, Vec<D
     let file: ConfigFile = serde_json::from_slice(bytes).map_err(ImageError::json(what))?;
     let diff_ids = file.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
     if diff_ids.len() > limits::LAYERS {
-        return Err(ImageError::invalid(what, format!("it speaks of {} layers", diff_ids.len())));
+        return Err(ImageError::invalid(
+            what,
+            format!("it speaks of {} layers", diff_ids.len()),
+        ));
     }
     let diff_ids = diff_ids
         .iter()
-        .map(|id| id.parse().map_err(|error: crate::digest::NotADigest| ImageError::invalid(what, error.to_string())))
+        .map(|id| {
+            id.parse()
+                .map_err(|error: crate::digest::NotADigest| ImageError::invalid(what, error.to_string()))
+        })
         .collect::<Result<Vec<Digest>, _>>()?;
     let said = file.config.unwrap_or_default();
     let pair = |variable: String| match variable.split_once('=') {

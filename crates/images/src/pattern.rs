@@ -40,9 +40,9 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, BadPattern> {
 /// A set of characters, after its `[`.
 fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String> {
     let mut out = String::from("[");
-    if chars.peek() == Some(&'^') {
-        chars.next();
-        out.push('^');
+    let others = chars.next_if_eq(&'^').is_some();
+    if others {
+        out.push_str("^/");
     }
     let mut any = false;
     loop {
@@ -63,7 +63,8 @@ fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<String>
             }
         }
     }
-    out.push_str("&&[^/]]");
+    // No set has the slash in it.
+    out.push_str(if others { "]" } else { "&&[^/]]" });
     Some(out)
 }
 
@@ -91,7 +92,11 @@ pub(crate) fn clean(path: &str) -> Option<String> {
             part => parts.push(part),
         }
     }
-    Some(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
+    Some(if parts.is_empty() {
+        ".".to_owned()
+    } else {
+        parts.join("/")
+    })
 }
 
 #[cfg(test)]

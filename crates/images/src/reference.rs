@@ -106,7 +106,9 @@ impl std::str::FromStr for Reference {
         if registry == DOCKER_IO && path.len() == 64 && path.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad("this is the id of an image; only images with a name can be pulled"));
         }
+        // Without a dot or port only its capitals tell it from a folder.
         let registry = match registry.to_ascii_lowercase() {
+            lower if !lower.contains(['.', ':']) => registry.to_owned(),
             hub if hub == "index.docker.io" || hub == "registry-1.docker.io" => DOCKER_IO.to_owned(),
             other => other,
         };
@@ -151,7 +153,9 @@ pub(crate) fn is_host(text: &str) -> bool {
         Some(rest) => match rest.split_once(']') {
             Some((ip, "")) => return ip.parse::<Ipv6Addr>().is_ok(),
             Some((ip, port)) => {
-                let Some(port) = port.strip_prefix(':') else { return false };
+                let Some(port) = port.strip_prefix(':') else {
+                    return false;
+                };
                 return ip.parse::<Ipv6Addr>().is_ok() && is_port(port);
             }
             None => return false,
@@ -211,14 +215,19 @@ mod tests {
             ("localhost/a", "localhost", "a", "latest", false),
             ("localhost:5000/a/b:c", "localhost:5000", "a/b", "c", false),
             ("ghcr.io/x/y/z", "ghcr.io", "x/y/z", "latest", false),
-            ("Registry/a", "registry", "a", "latest", false),
+            ("Registry/a", "Registry", "a", "latest", false),
+            ("X.io/a", "x.io", "a", "latest", false),
             ("[::1]:5000/a", "[::1]:5000", "a", "latest", false),
             ("a__b/c--d.e", "docker.io", "a__b/c--d.e", "latest", false),
             (&format!("ghcr.io/x/y@{digest}"), "ghcr.io", "x/y", "", true),
             (&format!("x:1@{digest}"), "docker.io", "library/x", "1", true),
         ] {
             let tag = (!tag.is_empty()).then(|| tag.to_owned());
-            assert_eq!(read(text), (registry.into(), repository.into(), tag, by_digest), "{text}");
+            assert_eq!(
+                read(text),
+                (registry.into(), repository.into(), tag, by_digest),
+                "{text}"
+            );
             let one: Reference = text.parse().unwrap();
             assert_eq!(one.to_string().parse(), Ok(one), "{text}");
         }
@@ -227,9 +236,40 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused_with_the_reason() {
         for text in [
-            "", ":", "@", "a:", "a@", "a/", "/a", "a//b", "A", "a b", "a:b c", "-a", "a-", "a._b", "a___b", "x/..", "x/../y",
-            "a@sha256:00", "a@md5:00", "http://x/y", "localhost:/a", "localhost:x/a", "localhost:99999/a", "-x.io/a",
-            "x..io/a", "[::g]/a", "[::1/a", "ä", "a:ä", "x.io/é", "a\n", "a?b", "a#b", "x.io:0/a",
+            "",
+            ":",
+            "@",
+            "a:",
+            "a@",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "a b",
+            "a:b c",
+            "-a",
+            "a-",
+            "a._b",
+            "a___b",
+            "x/..",
+            "x/../y",
+            "a@sha256:00",
+            "a@md5:00",
+            "http://x/y",
+            "localhost:/a",
+            "localhost:x/a",
+            "localhost:99999/a",
+            "-x.io/a",
+            "x..io/a",
+            "[::g]/a",
+            "[::1/a",
+            "ä",
+            "a:ä",
+            "x.io/é",
+            "a\n",
+            "a?b",
+            "a#b",
+            "x.io:0/a",
         ] {
             let error = text.parse::<Reference>().unwrap_err();
             assert!(!error.why.is_empty() && error.text == text, "{error}");

@@ -43,7 +43,11 @@ impl Registries {
         let session = Session::new(self.http.clone(), reference.clone(), &self.settings).await?;
         let first = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => session.manifest(digest, limits::MANIFEST_BYTES).await?,
-            (None, tag) => session.document("manifests", tag.unwrap_or("latest"), limits::MANIFEST_BYTES).await?,
+            (None, tag) => {
+                session
+                    .document("manifests", tag.unwrap_or("latest"), limits::MANIFEST_BYTES)
+                    .await?
+            }
         };
         let wanted = Wanted {
             source,
@@ -60,7 +64,9 @@ impl Registries {
 impl Documents for Session {
     async fn manifest(&self, digest: &Digest, size: u64) -> Result<Bytes, ImageError> {
         manifest::bounded("a manifest", size, limits::MANIFEST_BYTES)?;
-        let bytes = self.document("manifests", &digest.to_string(), limits::MANIFEST_BYTES).await?;
+        let bytes = self
+            .document("manifests", &digest.to_string(), limits::MANIFEST_BYTES)
+            .await?;
         matches(&bytes, digest, "the manifest")?;
         Ok(bytes)
     }

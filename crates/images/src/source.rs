@@ -80,7 +80,9 @@ impl FromStr for Source {
             return Ok(Self::DockerArchive { path, tag });
         }
         if text.contains("://") {
-            return Err(bad("write docker://NAME, oci:PATH, oci-archive:PATH, docker-archive:PATH or NAME"));
+            return Err(bad(
+                "write docker://NAME, oci:PATH, oci-archive:PATH, docker-archive:PATH or NAME",
+            ));
         }
         Ok(Self::Registry(text.parse()?))
     }
@@ -112,14 +114,29 @@ mod tests {
         assert!(matches!(is("docker://x.io/a"), Source::Registry(r) if r.registry() == "x.io"));
         // An image may have the name of a kind.
         assert!(matches!(is("oci"), Source::Registry(_)));
-        for text in ["oci:a/b", "oci:/a/b:1", "oci-archive:x.tar", "docker-archive:x.tar:me/y:2", "./x.tar", "/x"] {
+        for text in [
+            "oci:a/b",
+            "oci:/a/b:1",
+            "oci-archive:x.tar",
+            "docker-archive:x.tar:me/y:2",
+            "./x.tar",
+            "/x",
+        ] {
             let source = is(text);
             assert!(!matches!(source, Source::Registry(_)), "{text}");
             assert_eq!(source.to_string(), text);
         }
         let one = is("docker-archive:x.tar:me/y:2");
         assert!(matches!(one, Source::DockerArchive { tag: Some(tag), .. } if tag == "me/y:2"));
-        for text in ["", "oci:", "oci:a:", "docker://", "containers-storage://x", "/a\0b", "x y"] {
+        for text in [
+            "",
+            "oci:",
+            "oci:a:",
+            "docker://",
+            "containers-storage://x",
+            "/a\0b",
+            "x y",
+        ] {
             assert!(text.parse::<Source>().is_err(), "{text:?}");
         }
     }

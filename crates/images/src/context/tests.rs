@@ -54,13 +54,25 @@ fn sources_are_files_folders_and_patterns() {
     assert_eq!(names(&context, "out"), ["out/", "out/kept"]);
     assert_eq!(unpacked(&context, "src/x/../z.rs")["src/z.rs"], "4");
     let all = names(&context, ".");
-    assert!(all.contains(&"./".to_owned()) && all.contains(&"src/x/y.rs".to_owned()), "{all:?}");
-    assert!(!all.iter().any(|name| name.contains("gone") || name.contains("ignore")), "{all:?}");
+    assert!(
+        all.contains(&"./".to_owned()) && all.contains(&"src/x/y.rs".to_owned()),
+        "{all:?}"
+    );
+    assert!(
+        !all.iter().any(|name| name.contains("gone") || name.contains("ignore")),
+        "{all:?}"
+    );
     for nothing in ["none", "*.md", "out/gone", ".dockerignore"] {
-        assert!(matches!(context.hash(nothing, "/"), Err(ContextError::Nothing(_))), "{nothing}");
+        assert!(
+            matches!(context.hash(nothing, "/"), Err(ContextError::Nothing(_))),
+            "{nothing}"
+        );
     }
     for wrong in ["/etc/passwd", "../x", "a/../../x", "["] {
-        assert!(matches!(context.hash(wrong, "/"), Err(ContextError::Source { .. })), "{wrong}");
+        assert!(
+            matches!(context.hash(wrong, "/"), Err(ContextError::Source { .. })),
+            "{wrong}"
+        );
     }
 }
 
@@ -75,13 +87,19 @@ fn nothing_outside_is_read() {
     let context = Context::open(folder.path()).unwrap();
     // Links stay links.
     let all = unpacked(&context, ".");
-    assert!(all["file"].starts_with("-> /") && all["folder"].starts_with("-> /") && all["inner"] == "-> in", "{all:?}");
+    assert!(
+        all["file"].starts_with("-> /") && all["folder"].starts_with("-> /") && all["inner"] == "-> in",
+        "{all:?}"
+    );
     assert!(!all.values().any(|content| content.contains("s3cret")));
     // One that stays inside may be gone through, one that leads out may not.
     assert_eq!(unpacked(&context, "inner/file")["inner/file"], "1");
     for out in ["folder/secret", "folder/*"] {
         let failed = context.pack(out, io::sink()).unwrap_err();
-        assert!(matches!(failed, ContextError::Read { .. } | ContextError::Nothing(_)), "{failed:?}");
+        assert!(
+            matches!(failed, ContextError::Read { .. } | ContextError::Nothing(_)),
+            "{failed:?}"
+        );
     }
     symlink(outside.path().join("secret"), at(".dockerignore")).unwrap();
     assert!(matches!(Context::open(folder.path()), Err(ContextError::Read { .. })));
@@ -104,7 +122,12 @@ fn the_hash_is_of_what_is_packed_and_the_tar_is_always_the_same() {
     let file = folder.path().join("a/one");
     // A newer file of the same content is the same for the cache, and another tar.
     let newer = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(12345);
-    std::fs::File::options().write(true).open(&file).unwrap().set_modified(newer).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_modified(newer)
+        .unwrap();
     assert_eq!(hash(), first);
     assert_ne!(tar(), packed);
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -128,5 +151,8 @@ fn pipes_are_left_out_and_told() {
     .unwrap();
     let context = Context::open(folder.path()).unwrap();
     let packed = context.pack("a", io::sink()).unwrap();
-    assert_eq!((packed.files, packed.bytes, packed.left_out), (2, 1, vec!["a/pipe".to_owned()]));
+    assert_eq!(
+        (packed.files, packed.bytes, packed.left_out),
+        (2, 1, vec!["a/pipe".to_owned()])
+    );
 }

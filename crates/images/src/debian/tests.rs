@@ -10,7 +10,22 @@ fn names_are_held_to_debians_rules() {
     for good in ["bash", "libstdc++6", "g++", "python3.11", "0ad", "x11-apps"] {
         assert!(is_package(good), "{good}");
     }
-    for bad in ["", "a", "Bash", "-x", "a b", "a,b", "a=1", "a/b", "a:amd64", "a-", "?essential", "a\n", "./x.deb", "*"] {
+    for bad in [
+        "",
+        "a",
+        "Bash",
+        "-x",
+        "a b",
+        "a,b",
+        "a=1",
+        "a/b",
+        "a:amd64",
+        "a-",
+        "?essential",
+        "a\n",
+        "./x.deb",
+        "*",
+    ] {
         assert!(!is_package(bad), "{bad}");
     }
     let debian = |suite: &str, mirror: Option<&str>| Debian {
@@ -32,7 +47,10 @@ fn names_are_held_to_debians_rules() {
         ("stable", Some("http://x y")),
         ("stable", Some("/etc/passwd")),
     ] {
-        assert!(matches!(check(&debian(suite, mirror)), Err(DebianError::Name(..))), "{suite} {mirror:?}");
+        assert!(
+            matches!(check(&debian(suite, mirror)), Err(DebianError::Name(..))),
+            "{suite} {mirror:?}"
+        );
     }
 }
 
@@ -70,13 +88,21 @@ async fn the_log_is_told_and_the_last_of_it_when_it_fails() {
     let good = program(folder.path(), r#"echo "I: $*" >&2; printf 'a tar'"#);
     assert_eq!(find(&["/nowhere".into(), folder.path().into()]), Some(good.clone()));
     let image = build(&good, &debian, &into, &log, &cancel).await.unwrap();
-    assert_eq!((image.layers[0].size, image.layers[0].diff_id), (5, crate::Digest::of(b"a tar")));
+    assert_eq!(
+        (image.layers[0].size, image.layers[0].diff_id),
+        (5, crate::Digest::of(b"a tar"))
+    );
     let told = lines.lock().unwrap().join("\n");
     assert!(told.contains("--include=ca-certificates,git -- stable -"), "{told}");
     let bad = program(folder.path(), "echo 'E: no such suite' >&2; exit 3");
-    let failed = build(&bad, &debian, &into, &log, &cancel).await.unwrap_err().to_string();
+    let failed = build(&bad, &debian, &into, &log, &cancel)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(failed.contains("no such suite") && !into.exists(), "{failed}");
-    let missing = build(Path::new("/nowhere/x"), &debian, &into, &log, &cancel).await.unwrap_err();
+    let missing = build(Path::new("/nowhere/x"), &debian, &into, &log, &cancel)
+        .await
+        .unwrap_err();
     assert!(matches!(missing, DebianError::NoProgram));
 }
 

@@ -145,13 +145,19 @@ impl<'a> Reader<'a> {
     /// A name: letters, digits and `_`; or digits alone, or one sign of a shell's.
     fn name(&mut self) -> String {
         let mut name = String::new();
-        let Some(first) = self.chars.peek().copied() else { return name };
+        let Some(first) = self.chars.peek().copied() else {
+            return name;
+        };
         if "@*#?-$!".contains(first) {
             name.extend(self.chars.next());
             return name;
         }
         while let Some(c) = self.chars.peek().copied() {
-            let fits = if first.is_ascii_digit() { c.is_ascii_digit() } else { c.is_alphanumeric() || c == '_' };
+            let fits = if first.is_ascii_digit() {
+                c.is_ascii_digit()
+            } else {
+                c.is_alphanumeric() || c == '_'
+            };
             if !fits {
                 break;
             }

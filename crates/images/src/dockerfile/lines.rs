@@ -5,8 +5,24 @@ use crate::limits;
 
 /// The instructions that there are.
 const NAMES: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "RUN",
-    "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 #[derive(Debug, Clone)]
@@ -47,7 +63,9 @@ impl Instruction {
 impl Heredoc {
     /// Reads its begin: `<<EOF`, `<<-"EOF"`, `3<<EOF`.
     pub(super) fn begin(word: &str) -> Option<Self> {
-        let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
+        let rest = word
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .strip_prefix("<<")?;
         let (chomp, rest) = match rest.strip_prefix('-') {
             Some(rest) => (true, rest),
             None => (false, rest),
@@ -58,7 +76,7 @@ impl Heredoc {
         }
         let none = |_: &str| expand::Value::Keep;
         let name = expand::word(rest, '\\', &none).ok()?;
-        if name.is_empty() || name.contains(char::is_whitespace) {
+        if name.is_empty() {
             return None;
         }
         Some(Self {
@@ -74,7 +92,10 @@ impl Heredoc {
         if !self.chomp {
             return self.content.clone();
         }
-        self.content.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+        self.content
+            .split_inclusive('\n')
+            .map(|line| line.trim_start_matches('\t'))
+            .collect()
     }
 }
 
@@ -112,7 +133,11 @@ pub(super) fn read(text: &str) -> Result<(Vec<Instruction>, char), DockerfileErr
                         return Err(one.error(format!("the text after << is not ended by a line {:?}", heredoc.name)));
                     };
                     let end = trimmed(raw);
-                    let end = if heredoc.chomp { end.trim_start_matches('\t') } else { end };
+                    let end = if heredoc.chomp {
+                        end.trim_start_matches('\t')
+                    } else {
+                        end
+                    };
                     if end == heredoc.name {
                         break;
                     }
@@ -135,7 +160,9 @@ fn directives(text: &str) -> Result<char, DockerfileError> {
     let mut escape = None;
     let mut seen = Vec::new();
     for (index, raw) in text.lines().enumerate() {
-        let Some((name, value)) = raw.trim().strip_prefix('#').and_then(|rest| rest.split_once('=')) else { break };
+        let Some((name, value)) = raw.trim().strip_prefix('#').and_then(|rest| rest.split_once('=')) else {
+            break;
+        };
         let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
         if !matches!(name.as_str(), "syntax" | "escape" | "check") || value.is_empty() {
             break;
@@ -172,7 +199,9 @@ fn continued(line: &str, escape: char) -> (&str, bool) {
 
 fn instruction(line: &str, escape: char, number: usize) -> Result<Instruction, DockerfileError> {
     let line = line.trim();
-    let (word, rest) = line.split_once(|c: char| c.is_ascii_whitespace() || c == '\u{b}').unwrap_or((line, ""));
+    let (word, rest) = line
+        .split_once(|c: char| c.is_ascii_whitespace() || c == '\u{b}')
+        .unwrap_or((line, ""));
     let Some(name) = NAMES.iter().find(|name| name.eq_ignore_ascii_case(word)) else {
         return Err(DockerfileError {
             line: number,

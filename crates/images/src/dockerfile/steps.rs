@@ -131,7 +131,11 @@ impl<'a> Converter<'a> {
                 if value.is_empty() {
                     return Err(one.error(format!("{} needs a value", one.name)));
                 }
-                let kind = if one.name == "USER" { StepKind::User } else { StepKind::Workdir };
+                let kind = if one.name == "USER" {
+                    StepKind::User
+                } else {
+                    StepKind::Workdir
+                };
                 self.step(one, kind, vec![value]);
                 Ok(())
             }
@@ -175,9 +179,11 @@ impl<'a> Converter<'a> {
             }
             let name = flag.split('=').next().unwrap_or_default();
             return Err(one.error(match name {
-                "--mount" => "RUN --mount is not supported: COPY the files that it needs, and remove them in the same RUN \
+                "--mount" => {
+                    "RUN --mount is not supported: COPY the files that it needs, and remove them in the same RUN \
                      if they shall not stay; for a cache, leave it out"
-                    .to_owned(),
+                        .to_owned()
+                }
                 _ => format!("RUN {name} is not supported: leave it out"),
             }));
         }
@@ -208,12 +214,16 @@ impl<'a> Converter<'a> {
     fn env(&mut self, one: &Instruction) -> Result<(), DockerfileError> {
         let escape = self.file.escape;
         let parts = words::words(&one.rest, escape);
-        let first = parts.first().ok_or_else(|| one.error("ENV has the form: ENV NAME=value"))?;
+        let first = parts
+            .first()
+            .ok_or_else(|| one.error("ENV has the form: ENV NAME=value"))?;
         let mut pairs = Vec::new();
         if first.contains('=') {
             for part in &parts {
                 let pair = part.split_once('=');
-                pairs.push(pair.ok_or_else(|| one.error(format!("there is no = in {part:?}; a value with blanks is quoted")))?);
+                pairs.push(
+                    pair.ok_or_else(|| one.error(format!("there is no = in {part:?}; a value with blanks is quoted")))?,
+                );
             }
         } else {
             // The older form: a name, and the rest of the line.
@@ -254,7 +264,12 @@ impl<'a> Converter<'a> {
     }
 
     /// Name and value of an `ARG`; none: it has no value.
-    fn arg(&mut self, one: &Instruction, word: &str, global: bool) -> Result<(String, Option<String>), DockerfileError> {
+    fn arg(
+        &mut self,
+        one: &Instruction,
+        word: &str,
+        global: bool,
+    ) -> Result<(String, Option<String>), DockerfileError> {
         let (name, default) = match word.split_once('=') {
             Some((name, default)) => (name, Some(default)),
             None => (word, None),
@@ -347,7 +362,11 @@ impl<'a> Converter<'a> {
                 quote::join(words.iter().chain(shell).chain([line]))
             }
             (Some(Command::Shell(line)), _) | (None, Some(Command::Shell(line))) => {
-                if line.is_empty() { String::new() } else { self.in_shell(line.clone()) }
+                if line.is_empty() {
+                    String::new()
+                } else {
+                    self.in_shell(line.clone())
+                }
             }
             (None, None) => return None,
         };

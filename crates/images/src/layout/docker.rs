@@ -29,14 +29,21 @@ pub(super) async fn open(
 ) -> Result<Image, ImageError> {
     let what = format!("manifest.json of {}", wanted.name);
     let bytes = place.small("manifest.json", limits::MANIFEST_BYTES).await?;
-    let bytes = bytes.ok_or_else(|| ImageError::invalid(path.display().to_string(), "there is no manifest.json in it"))?;
+    let bytes =
+        bytes.ok_or_else(|| ImageError::invalid(path.display().to_string(), "there is no manifest.json in it"))?;
     let all: Vec<Entry> = serde_json::from_slice(&bytes).map_err(ImageError::json(&*what))?;
-    let chosen: Vec<&Entry> = all.iter().filter(|entry| tag.is_none_or(|tag| has(entry, tag))).collect();
+    let chosen: Vec<&Entry> = all
+        .iter()
+        .filter(|entry| tag.is_none_or(|tag| has(entry, tag)))
+        .collect();
     let [one] = chosen.as_slice() else {
         return Err(ImageError::NotInArchive {
             path: path.to_owned(),
             wanted: tag.map(str::to_owned),
-            available: all.iter().flat_map(|entry| entry.repo_tags.clone().unwrap_or_default()).collect(),
+            available: all
+                .iter()
+                .flat_map(|entry| entry.repo_tags.clone().unwrap_or_default())
+                .collect(),
         });
     };
     let config = place.small(&one.config, limits::CONFIG_BYTES).await?;
@@ -46,7 +53,11 @@ pub(super) async fn open(
     let (_, diff_ids, _) = manifest::configuration(&config, &what)?;
     let names = one.layers.clone().unwrap_or_default();
     if names.len() != diff_ids.len() {
-        let why = format!("it has {} layers, its configuration speaks of {}", names.len(), diff_ids.len());
+        let why = format!(
+            "it has {} layers, its configuration speaks of {}",
+            names.len(),
+            diff_ids.len()
+        );
         return Err(ImageError::invalid(what, why));
     }
     let mut layers = Vec::new();
@@ -86,5 +97,9 @@ pub(super) async fn open(
 /// Whether an image has this name. Names are compared as Docker reads them: `a` is `docker.io/library/a:latest`.
 fn has(entry: &Entry, tag: &str) -> bool {
     let read = |text: &str| text.parse::<Reference>().ok();
-    entry.repo_tags.iter().flatten().any(|name| name == tag || (read(name).is_some() && read(name) == read(tag)))
+    entry
+        .repo_tags
+        .iter()
+        .flatten()
+        .any(|name| name == tag || (read(name).is_some() && read(name) == read(tag)))
 }

@@ -50,7 +50,8 @@ pub(super) async fn open(
         Some(tag) => all
             .iter()
             .filter(|entry| {
-                name(entry).is_some_and(|name| name == tag || name.rsplit_once(':').is_some_and(|(_, last)| last == tag))
+                name(entry)
+                    .is_some_and(|name| name == tag || name.rsplit_once(':').is_some_and(|(_, last)| last == tag))
             })
             .collect(),
         None => all.iter().collect(),

@@ -40,7 +40,10 @@ impl Read for Heads {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = into.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if most == 0 && !into.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "its list of files is too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "its list of files is too long",
+            ));
         }
         let read = self.file.read(&mut into[..most])?;
         self.left -= read as u64;
@@ -72,7 +75,10 @@ impl Tarball {
             return Err(ImageError::invalid(name, why));
         }
         let entries = table(&file).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData | io::ErrorKind::Other | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput => {
+            io::ErrorKind::InvalidData
+            | io::ErrorKind::Other
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::InvalidInput => {
                 ImageError::invalid(&*name, format!("it is not a tar of an image: {error}"))
             }
             _ => ImageError::io(&*name)(error),
@@ -115,7 +121,9 @@ fn table(file: &File) -> io::Result<HashMap<String, Entry>> {
             return Err(wrong("it has too many files"));
         }
         // A name that is no text, or that leads up, is none that is ever looked for.
-        let Some(name) = plain("", &entry.path_bytes()) else { continue };
+        let Some(name) = plain("", &entry.path_bytes()) else {
+            continue;
+        };
         let kind = entry.header().entry_type();
         let found = match kind {
             EntryType::Regular | EntryType::Continuous => {
@@ -130,7 +138,9 @@ fn table(file: &File) -> io::Result<HashMap<String, Entry>> {
                     EntryType::Symlink => name.rsplit_once('/').map_or("", |(folder, _)| folder),
                     _ => "",
                 };
-                let Some(to) = entry.link_name_bytes().and_then(|to| plain(folder, &to)) else { continue };
+                let Some(to) = entry.link_name_bytes().and_then(|to| plain(folder, &to)) else {
+                    continue;
+                };
                 Entry::Link(to)
             }
             _ => continue,
@@ -208,10 +218,16 @@ mod tests {
     #[test]
     fn hostile_archives_are_refused() {
         let why = |file: &tempfile::NamedTempFile| Tarball::open(file.path()).unwrap_err().to_string();
-        let twice = tar(&[("a", EntryType::Regular, "", b"1"), ("./a", EntryType::Regular, "", b"2")]);
+        let twice = tar(&[
+            ("a", EntryType::Regular, "", b"1"),
+            ("./a", EntryType::Regular, "", b"2"),
+        ]);
         assert!(why(&twice).contains("twice"));
         let many: Vec<String> = (0..=limits::ARCHIVE_ENTRIES).map(|i| i.to_string()).collect();
-        let many: Vec<_> = many.iter().map(|name| (name.as_str(), EntryType::Regular, "", &b""[..])).collect();
+        let many: Vec<_> = many
+            .iter()
+            .map(|name| (name.as_str(), EntryType::Regular, "", &b""[..]))
+            .collect();
         assert!(why(&tar(&many)).contains("too many"));
         // A file that says to be longer than the archive.
         let cut = tar(&[("a", EntryType::Regular, "", &[7; 5000])]);
@@ -225,9 +241,17 @@ mod tests {
         header.set_cksum();
         let long = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(long.path(), header.as_bytes()).unwrap();
-        File::options().write(true).open(long.path()).unwrap().set_len(2 << 30).unwrap();
+        File::options()
+            .write(true)
+            .open(long.path())
+            .unwrap()
+            .set_len(2 << 30)
+            .unwrap();
         assert!(why(&long).contains("too long"), "{}", why(&long));
-        for (bytes, part) in [(&b"\x1f\x8b\x08\0"[..], "gunzip"), (b"no tar at all, but quite some text", "tar")] {
+        for (bytes, part) in [
+            (&b"\x1f\x8b\x08\0"[..], "gunzip"),
+            (b"no tar at all, but quite some text", "tar"),
+        ] {
             std::fs::write(cut.path(), bytes).unwrap();
             assert!(why(&cut).contains(part), "{}", why(&cut));
         }

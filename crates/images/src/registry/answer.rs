@@ -53,12 +53,21 @@ pub(super) async fn told(mut response: Response) -> String {
         Ok(errors) => errors
             .errors
             .iter()
-            .map(|one| if one.message.is_empty() { &*one.code } else { &*one.message })
+            .map(|one| {
+                if one.message.is_empty() {
+                    &*one.code
+                } else {
+                    &*one.message
+                }
+            })
             .collect::<Vec<_>>()
             .join("; "),
         Err(_) => String::new(),
     };
-    text.chars().filter(|c| !c.is_control()).take(limits::TOLD_CHARS).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(limits::TOLD_CHARS)
+        .collect()
 }
 
 /// How long a registry wants not to be asked.

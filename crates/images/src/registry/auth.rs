@@ -107,7 +107,8 @@ impl Session {
         let what = format!("the token of {registry}");
         let bytes = answer::read(response, limits::ANSWER_BYTES, &what, registry).await?;
         // serde_json's own words may repeat what it read.
-        let token: Token = serde_json::from_slice(&bytes).map_err(|_| ImageError::invalid(&what, "it has no known form"))?;
+        let token: Token =
+            serde_json::from_slice(&bytes).map_err(|_| ImageError::invalid(&what, "it has no known form"))?;
         let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
         Ok(token.and_then(|token| secret(&format!("Bearer {token}"))))
     }
@@ -136,10 +137,26 @@ mod tests {
             realm: "https://a/t".into(),
             service: Some("s, \"x\"".into()),
         });
-        assert_eq!(read(&[r#"Bearer realm="https://a/t",service="s, \"x\"",scope="a:b:pull""#]), bearer);
-        assert_eq!(read(&[r#"Basic realm="x""#, r#"bearer Realm="https://a/t", service="s, \"x\"""#]), bearer);
+        assert_eq!(
+            read(&[r#"Bearer realm="https://a/t",service="s, \"x\"",scope="a:b:pull""#]),
+            bearer
+        );
+        assert_eq!(
+            read(&[
+                r#"Basic realm="x""#,
+                r#"bearer Realm="https://a/t", service="s, \"x\"""#
+            ]),
+            bearer
+        );
         assert_eq!(read(&[r#"Basic realm="x""#]), Some(Challenge::Basic));
-        for none in [r"Bearer", r#"Bearer service="x""#, "Negotiate", "", "\"", "Bearer realm=\""] {
+        for none in [
+            r"Bearer",
+            r#"Bearer service="x""#,
+            "Negotiate",
+            "",
+            "\"",
+            "Bearer realm=\"",
+        ] {
             let mut headers = HeaderMap::new();
             headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_str(none).unwrap());
             assert_eq!(challenge(&headers), None, "{none}");

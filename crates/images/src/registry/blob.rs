@@ -108,9 +108,19 @@ impl Session {
         };
         if written.bytes > 0 {
             // "bytes 100-999/1000"
-            let range = response.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
-            let from = range
-                .and_then(|range| range.trim().strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok());
+            let range = response
+                .headers()
+                .get(header::CONTENT_RANGE)
+                .and_then(|range| range.to_str().ok());
+            let from = range.and_then(|range| {
+                range
+                    .trim()
+                    .strip_prefix("bytes ")?
+                    .split('-')
+                    .next()?
+                    .parse::<u64>()
+                    .ok()
+            });
             if response.status() != StatusCode::PARTIAL_CONTENT || from != Some(written.bytes) {
                 written.begin_anew().await.map_err(disk)?;
                 if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -147,7 +157,9 @@ fn again(error: ImageError, blob: &LayerBlob) -> Ended {
         }
         ImageError::Unreachable { .. } => Ended::Broken(Some(error), None),
         ImageError::Answer { status, .. } if status >= 500 => Ended::Broken(Some(error), None),
-        ImageError::Answer { status: 404, .. } if blob.foreign => Ended::For(ImageError::Foreign { digest: blob.digest }),
+        ImageError::Answer { status: 404, .. } if blob.foreign => {
+            Ended::For(ImageError::Foreign { digest: blob.digest })
+        }
         error => Ended::For(error),
     }
 }

@@ -61,7 +61,10 @@ pub(super) fn client(settings: &Settings) -> Result<reqwest::Client, ImageError>
         .no_proxy();
     if let Some(url) = settings.proxy.as_deref().filter(|url| !url.is_empty()) {
         let proxy = reqwest::Proxy::https(url).map_err(|error| fault("the proxy's URL", error))?;
-        let direct = format!("localhost,127.0.0.1,::1,{}", settings.no_proxy.as_deref().unwrap_or_default());
+        let direct = format!(
+            "localhost,127.0.0.1,::1,{}",
+            settings.no_proxy.as_deref().unwrap_or_default()
+        );
         builder = builder.proxy(proxy.no_proxy(reqwest::NoProxy::from_string(&direct)));
     }
     if let Some(pem) = &settings.authorities {
@@ -89,7 +92,11 @@ impl Session {
         let allowed = is_loopback(host) || settings.insecure.iter().any(|one| one.eq_ignore_ascii_case(&registry));
         let plain = allowed && speaks_http(&http, host).await;
         Ok(Arc::new(Self {
-            base: format!("{}://{host}/v2/{}", if plain { "http" } else { "https" }, reference.repository()),
+            base: format!(
+                "{}://{host}/v2/{}",
+                if plain { "http" } else { "https" },
+                reference.repository()
+            ),
             http,
             reference,
             login,
@@ -148,7 +155,9 @@ impl Session {
                         Some(challenge) => self.answer_to(challenge).await?,
                         None => None,
                     };
-                    let Some(answer) = answer else { return Err(self.unauthorized()) };
+                    let Some(answer) = answer else {
+                        return Err(self.unauthorized());
+                    };
                     self.header.lock().await.replace(answer.clone());
                     shown = Some(answer);
                 }
@@ -199,12 +208,17 @@ fn is_loopback(host: &str) -> bool {
 
 /// Whether a registry that may be spoken to without TLS wants that. Nothing secret is sent.
 async fn speaks_http(http: &reqwest::Client, host: &str) -> bool {
-    let asked = http.get(format!("http://{host}/v2/")).timeout(limits::CONNECT_TIME).send().await;
+    let asked = http
+        .get(format!("http://{host}/v2/"))
+        .timeout(limits::CONNECT_TIME)
+        .send()
+        .await;
     match asked {
         // What Go's server says when it is asked for HTTP where it has TLS.
         Ok(response) => response.status() != StatusCode::BAD_REQUEST,
-        // Nobody is there: then the error shall tell of the plain connection, unless bytes came that are not HTTP's.
-        Err(error) => error.is_connect(),
+        // What else goes wrong (nobody is there, or nobody answers) the real request meets again, and tells of. Only bytes
+        // that are not HTTP's mean something else.
+        Err(error) => error.is_connect() || error.is_timeout() || error.is_redirect(),
     }
 }
 
@@ -214,10 +228,24 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_loopback() {
-        for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.9.9.9", "[::1]:5000", "[::1]"] {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:5000",
+            "[::1]",
+        ] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["localhost.x.io", "10.0.0.1", "128.0.0.1:5000", "127.0.0.1.x.io", "[::2]:5000", "x.io"] {
+        for host in [
+            "localhost.x.io",
+            "10.0.0.1",
+            "128.0.0.1:5000",
+            "127.0.0.1.x.io",
+            "[::2]:5000",
+            "x.io",
+        ] {
             assert!(!is_loopback(host), "{host}");
         }
     }

@@ -14,7 +14,16 @@ use crate::pattern;
 
 /// What `ADD` would unpack.
 const PACKED: [&str; 10] = [
-    ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lzma",
+    ".tar",
+    ".tar.gz",
+    ".tgz",
+    ".tar.bz2",
+    ".tbz2",
+    ".tar.xz",
+    ".txz",
+    ".tar.zst",
+    ".tzst",
+    ".tar.lzma",
 ];
 
 /// Who and how a file shall be.
@@ -123,14 +132,22 @@ impl Converter<'_> {
             true => format!("f={}\n", quote(&format!("{dest}{}", heredoc.name))),
             false => format!("f={}\nif [ -d \"$f\" ]; then f=\"$f\"/{file}; fi\n", quote(dest)),
         };
-        let newline = if content.is_empty() || content.ends_with('\n') { "" } else { "\n" };
+        let newline = if content.is_empty() || content.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
         let mut line = format!(
             "set -e\n{target}mkdir -p \"$(dirname -- \"$f\")\"\ncat >\"$f\" <<'{end}'\n{content}{newline}{end}\n"
         );
         if !attributes.owner.is_empty() {
             line.push_str(&format!("chown -- {} \"$f\"\n", quote(&attributes.owner)));
         }
-        let mode = if attributes.mode.is_empty() { "0644" } else { &attributes.mode };
+        let mode = if attributes.mode.is_empty() {
+            "0644"
+        } else {
+            &attributes.mode
+        };
         line.push_str(&format!("chmod {mode} -- \"$f\""));
         self.step(one, StepKind::Run, vec![line, "root".to_owned()]);
         Ok(())
@@ -154,7 +171,9 @@ fn refuse_more_than_copy(one: &Instruction, source: &str) -> Result<(), Dockerfi
 
 /// The script of a `RUN` that is nothing but a heredoc.
 pub(super) fn script(one: &Instruction) -> Option<String> {
-    let [heredoc] = one.heredocs.as_slice() else { return None };
+    let [heredoc] = one.heredocs.as_slice() else {
+        return None;
+    };
     Heredoc::begin(one.rest.trim())?;
     let content = heredoc.body();
     if !content.starts_with("#!") {

@@ -1,0 +1,9 @@
+//! Images of a real registry, and of archives that a real program wrote.
+#[path = "all/archives.rs"]
+mod archives;
+#[path = "all/fake.rs"]
+mod fake;
+#[path = "all/kit.rs"]
+mod kit;
+#[path = "all/pull.rs"]
+mod pull;
