@@ -1,4 +1,6 @@
 //! Images of a real registry, and of archives that a real program wrote.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 #[path = "all/archives.rs"]
 mod archives;
 #[path = "all/fake.rs"]
@@ -7,3 +9,5 @@ mod fake;
 mod kit;
 #[path = "all/pull.rs"]
 mod pull;
+#[path = "all/sdk.rs"]
+mod sdk;

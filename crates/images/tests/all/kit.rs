@@ -10,6 +10,7 @@ use std::{
 
 use flate2::{Compression as Level, write::GzEncoder};
 use sandhold_images::{Digest, Image, Images};
+use sandhold_tests::scenario;
 use serde_json::{Value, json};
 
 /// Whether the programs are here; says so if not.
@@ -19,7 +20,7 @@ pub(crate) fn have(programs: &[&str]) -> bool {
     };
     let missing: Vec<&&str> = programs.iter().filter(|program| !found(program)).collect();
     if !missing.is_empty() {
-        println!("note: not run, these programs are not installed: {missing:?}");
+        scenario::note(&format!("images: not tried, these programs are not installed: {missing:?}")).unwrap();
     }
     missing.is_empty()
 }

@@ -75,7 +75,7 @@ async fn an_image_is_pulled() {
     };
     let file = tempfile::tempfile().unwrap();
     images.fetch(&image, 1, file, &report).await.unwrap();
-    let told = told.lock().unwrap();
+    let told = told.lock().unwrap().clone();
     let last = told.last().unwrap();
     assert_eq!(
         (last.layer, last.done, last.total),
