@@ -20,7 +20,10 @@ pub(crate) fn have(programs: &[&str]) -> bool {
     };
     let missing: Vec<&&str> = programs.iter().filter(|program| !found(program)).collect();
     if !missing.is_empty() {
-        scenario::note(&format!("images: not tried, these programs are not installed: {missing:?}")).unwrap();
+        scenario::note(&format!(
+            "images: not tried, these programs are not installed: {missing:?}"
+        ))
+        .unwrap();
     }
     missing.is_empty()
 }

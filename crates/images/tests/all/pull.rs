@@ -295,7 +295,8 @@ async fn a_connection_that_breaks_is_made_again_and_goes_on() {
     assert_eq!(kit::layer(&images, &image, 1).await, layout.tars[1]);
     let made = cutter.connections.load(Ordering::SeqCst) - before;
     let passed = cutter.passed.load(Ordering::SeqCst) - passed;
-    assert!(made >= 3, "{made} connections");
+    // Two, besides the one that was open and was cut as well.
+    assert!(made >= 2, "{made} connections");
     assert!(
         passed < size + size / 2,
         "{passed} bytes passed for a layer of {size}: it went on, and did not begin anew"

@@ -97,7 +97,18 @@ fn files_have_the_same_hash_and_names() {
     std::os::unix::fs::symlink("../a.txt", at.join("a/link")).unwrap();
     std::os::unix::fs::symlink("/etc", at.join("out")).unwrap();
     let context = Context::open(at).unwrap();
-    for source in [".", "a", "a.txt", "*.txt", "a*", "docs", "a/**/*.rs", "out", "./a/", "ünï"] {
+    for source in [
+        ".",
+        "a",
+        "a.txt",
+        "*.txt",
+        "a*",
+        "docs",
+        "a/**/*.rs",
+        "out",
+        "./a/",
+        "ünï",
+    ] {
         let arguments = ["files", &at.display().to_string(), source, "/to"].map(str::to_owned);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let Some(theirs) = ask(&arguments, "") else { return };
@@ -112,9 +123,20 @@ fn files_have_the_same_hash_and_names() {
                 let entry = entry.unwrap();
                 let header = entry.header();
                 let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
-                let link = entry.link_name().unwrap().map(|to| to.display().to_string()).unwrap_or_default();
+                let link = entry
+                    .link_name()
+                    .unwrap()
+                    .map(|to| to.display().to_string())
+                    .unwrap_or_default();
                 let kind = char::from(header.entry_type().as_byte()).to_string();
-                serde_json::json!([name.trim_end_matches('/'), header.mode().unwrap(), entry.size(), header.mtime().unwrap(), link, kind])
+                serde_json::json!([
+                    name.trim_end_matches('/'),
+                    header.mode().unwrap(),
+                    entry.size(),
+                    header.mtime().unwrap(),
+                    link,
+                    kind
+                ])
             })
             .collect();
         assert_eq!(theirs["names"], Value::Array(ours), "{source}");
