@@ -400,5 +400,6 @@ fn copy(file: File, bytes: u64, path: &str, mut each: impl FnMut(&[u8]) -> io::R
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;
