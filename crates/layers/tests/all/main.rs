@@ -3,3 +3,6 @@
 
 mod hostile;
 mod kit;
+mod random;
+mod trees;
+mod umoci;
