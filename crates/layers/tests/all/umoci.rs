@@ -44,7 +44,8 @@ fn an_image_of_thirty_layers_becomes_what_umoci_makes_of_it() {
     for number in 0..15 {
         let script = format!(
             "cd \"$1\"/bundle/rootfs; {}\ncd \"$1\"; umoci repack --refresh-bundle --image image:x bundle",
-            commands(&mut rng, if number == 0 { 80 } else { 25 }, true)
+            // umoci writes whiteouts below a folder that became a link, and cannot read them where that link leads to itself.
+            commands(&mut rng, if number == 0 { 80 } else { 25 }, true).replace("ln -s ", "ln -s ../nowhere/")
         );
         shell(&script, &[&place.path("")]);
     }
