@@ -17,7 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (number, archive) in arguments.iter().enumerate() {
         let path = into.join(number.to_string());
         std::fs::create_dir_all(&path)?;
-        let layer = File::options().read(true).custom_flags(rustix::fs::OFlags::DIRECTORY.bits() as i32).open(&path)?;
+        let layer = File::options()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::DIRECTORY.bits() as i32)
+            .open(&path)?;
         let compression = match std::path::Path::new(archive).extension().and_then(|end| end.to_str()) {
             Some("tar") => Compression::None,
             Some("zst") => Compression::Zstd,

@@ -77,7 +77,9 @@ impl Unpacker<'_> {
             let parent = match self.open_at_once(&key) {
                 Some(folder) => Parent::open(key.clone(), key, folder, path)?,
                 None => {
-                    let names = self.resolve(&key, path)?.ok_or_else(|| Error::refused(path, IN_A_FILE))?;
+                    let names = self
+                        .resolve(&key, path)?
+                        .ok_or_else(|| Error::refused(path, IN_A_FILE))?;
                     let folder = self.ensure(&names, path)?;
                     Parent::open(key, names, folder, path)?
                 }

@@ -12,15 +12,26 @@ pub(crate) fn commands(rng: &mut fastrand::Rng, count: usize, root: bool) -> Str
             0 | 1 => format!("mkdir -p {path}"),
             2 => format!("rm -rf {path}"),
             3 | 4 => format!("mkdir -p \"$(dirname {path})\"; [ -p {path} ] || echo {number} > {path}"),
-            5 => format!("rm -rf {path}; head -c {} /dev/zero | tr '\\0' {} > {path}", rng.u32(0..100_000), rng.u32(0..9)),
+            5 => format!(
+                "rm -rf {path}; head -c {} /dev/zero | tr '\\0' {} > {path}",
+                rng.u32(0..100_000),
+                rng.u32(0..9)
+            ),
             6 => format!("rm -rf {path}; ln -s {} {path}", name(rng)),
             7 => format!("[ -d {other} ] || ln -fT {path} {other}"),
             8 => format!("mv -T {path} {other}"),
             9 => format!("[ -L {path} ] || chmod {:o} {path}", 0o500 + rng.u32(0..0o300)),
-            10 => format!("touch -hd @{}.{:09} {path}", rng.i32(-1000..i32::MAX), rng.u32(0..1_000_000_000)),
+            10 => format!(
+                "touch -hd @{}.{:09} {path}",
+                rng.i32(-1000..i32::MAX),
+                rng.u32(0..1_000_000_000)
+            ),
             11 => format!("rm -rf {path}; mkfifo {path}"),
             12 => format!("[ -f {path} ] && echo more >> {path}"),
-            13 => format!("rm -rf {path}; mkdir -p {path}; truncate -s {}K {path}/sparse; echo end >> {path}/sparse", rng.u32(0..2000)),
+            13 => format!(
+                "rm -rf {path}; mkdir -p {path}; truncate -s {}K {path}/sparse; echo end >> {path}/sparse",
+                rng.u32(0..2000)
+            ),
             _ => format!("chown -h {}:{} {path}", rng.u32(0..65_536), rng.u32(0..65_536)),
         };
         writeln!(script, "{{ {line}; }} 2>/dev/null || :").unwrap();

@@ -31,8 +31,14 @@ fn archives_of_tar_become_what_tar_makes_of_them() {
         let place = Place::new();
         let (tree, theirs, ours) = (place.layer("tree"), place.layer("theirs"), place.layer("ours"));
         fill(&tree, &mut rng);
-        let format = ["pax --xattrs --xattrs-include=user.*", "gnu", "pax --sparse --sparse-version=1.0", "gnu --sparse",
-            "pax --sparse --sparse-version=0.1", "pax --sparse --sparse-version=0.0"][round % 6];
+        let format = [
+            "pax --xattrs --xattrs-include=user.*",
+            "gnu",
+            "pax --sparse --sparse-version=1.0",
+            "gnu --sparse",
+            "pax --sparse --sparse-version=0.1",
+            "pax --sparse --sparse-version=0.0",
+        ][round % 6];
         let tar = place.path("tar");
         let script = format!(
             "tar --format={format} -cf \"$2\" -C \"$1\" . && tar -xpf \"$2\" --xattrs --xattrs-include='user.*' -C \"$3\""
@@ -51,7 +57,12 @@ fn what_a_mounted_overlay_shows_is_what_the_merge_holds() {
     let mut rng = seed();
     for _ in 0..8 {
         let place = Place::new();
-        let (bottom, lower, upper, shown) = (place.layer("bottom"), place.layer("lower"), place.layer("upper"), place.layer("shown"));
+        let (bottom, lower, upper, shown) = (
+            place.layer("bottom"),
+            place.layer("lower"),
+            place.layer("upper"),
+            place.layer("shown"),
+        );
         let (work, root, before) = (place.layer("work"), place.layer("root"), place.layer("before"));
         fill(&bottom, &mut rng);
         let script = format!(
@@ -78,12 +89,26 @@ fn what_a_mounted_overlay_shows_is_what_the_merge_holds() {
         assert_eq!(done.files, measure(upper.fd()).unwrap().files);
 
         let flat = place.layer("flat");
-        merge(&[copied.fd(), lower.fd(), bottom.fd()], &[], flat.fd(), owners(), &Limits::default()).unwrap();
+        merge(
+            &[copied.fd(), lower.fd(), bottom.fd()],
+            &[],
+            flat.fd(),
+            owners(),
+            &Limits::default(),
+        )
+        .unwrap();
         assert_eq!(flat.list(), shown.list(), "all at once");
 
         // Two as one, over the third: the same again, in fact and by the kernel's view.
         let (both, over) = (place.layer("both"), place.layer("over"));
-        merge(&[copied.fd(), lower.fd()], &[bottom.fd()], both.fd(), owners(), &Limits::default()).unwrap();
+        merge(
+            &[copied.fd(), lower.fd()],
+            &[bottom.fd()],
+            both.fd(),
+            owners(),
+            &Limits::default(),
+        )
+        .unwrap();
         merge(&[both.fd(), bottom.fd()], &[], over.fd(), owners(), &Limits::default()).unwrap();
         assert_eq!(over.list(), shown.list(), "two as one");
         let mounted = place.layer("mounted");
@@ -101,14 +126,23 @@ fn what_a_mounted_overlay_shows_is_what_the_merge_holds() {
 
 /// What is said to differ against what two trees are.
 fn check_changes(upper: &[&Layer], below: &[&Layer], before: &Layer, after: &Layer) {
-    let fds = |layers: &[&Layer]| -> Vec<_> { layers.iter().map(|layer| rustix::io::dup(layer.fd()).unwrap()).collect() };
+    let fds = |layers: &[&Layer]| -> Vec<_> {
+        layers
+            .iter()
+            .map(|layer| rustix::io::dup(layer.fd()).unwrap())
+            .collect()
+    };
     let (upper, below) = (fds(upper), fds(below));
     fn borrow(fds: &[std::os::fd::OwnedFd]) -> Vec<std::os::fd::BorrowedFd<'_>> {
         fds.iter().map(std::os::fd::AsFd::as_fd).collect()
     }
     let found = changes(&borrow(&upper), &borrow(&below), 100_000).unwrap();
     assert!(!found.truncated);
-    let said: BTreeMap<_, _> = found.changes.iter().map(|change| (change.path[1..].escape_ascii().to_string(), change.kind)).collect();
+    let said: BTreeMap<_, _> = found
+        .changes
+        .iter()
+        .map(|change| (change.path[1..].escape_ascii().to_string(), change.kind))
+        .collect();
     assert_eq!(said.len(), found.changes.len(), "each path once");
     // Without what tells names of one file apart, and without times of folders.
     let tree = |layer: &Layer| -> BTreeMap<String, String> {
@@ -141,14 +175,22 @@ fn check_changes(upper: &[&Layer], below: &[&Layer], before: &Layer, after: &Lay
     }
     assert_eq!(said, expected);
     let few = changes(&borrow(&upper), &borrow(&below), 1).unwrap();
-    assert_eq!((few.changes.len(), few.truncated), (expected.len().min(1), expected.len() > 1));
+    assert_eq!(
+        (few.changes.len(), few.truncated),
+        (expected.len().min(1), expected.len() > 1)
+    );
     assert_eq!(few.changes.first(), found.changes.first());
 }
 
 #[test]
 fn a_tree_of_any_depth_is_copied_compared_and_merged() {
     let place = Place::new();
-    let (deep, empty, copied, merged) = (place.layer("deep"), place.layer("empty"), place.layer("copied"), place.layer("merged"));
+    let (deep, empty, copied, merged) = (
+        place.layer("deep"),
+        place.layer("empty"),
+        place.layer("copied"),
+        place.layer("merged"),
+    );
     const DEPTH: usize = 6000;
     let mut here = rustix::io::dup(deep.fd()).unwrap();
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -159,12 +201,22 @@ fn a_tree_of_any_depth_is_copied_compared_and_merged() {
     }
     copy(deep.fd(), copied.fd(), owners(), owners(), &Limits::default()).unwrap();
     assert_eq!(copied.digest(), deep.digest());
-    merge(&[empty.fd(), copied.fd()], &[], merged.fd(), owners(), &Limits::default()).unwrap();
+    merge(
+        &[empty.fd(), copied.fd()],
+        &[],
+        merged.fd(),
+        owners(),
+        &Limits::default(),
+    )
+    .unwrap();
     assert_eq!(measure(merged.fd()).unwrap().files as usize, 2 * DEPTH);
     assert_eq!(changes(&[merged.fd()], &[deep.fd()], 10).unwrap().changes, []);
     let added = changes(&[deep.fd()], &[], 100_000).unwrap();
     assert!(added.truncated, "their paths would be 250 MB");
-    let few = Limits { files: 100, ..Limits::default() };
+    let few = Limits {
+        files: 100,
+        ..Limits::default()
+    };
     let refused = copy(deep.fd(), place.layer("few").fd(), owners(), owners(), &few).unwrap_err();
     assert!(refused.is_refusal(), "{refused:?}");
 }
@@ -205,9 +257,17 @@ fn the_name_of_a_layer_depends_on_all_that_it_holds() {
     xattr(&layer.path.join("d"), "user.other", "y");
     differs("attribute", &layer);
     xattr(&layer.path.join("d"), "user.overlay.origin", "y");
-    assert_eq!(layer.digest(), *known.last().unwrap(), "what overlayfs notes is no part of it");
+    assert_eq!(
+        layer.digest(),
+        *known.last().unwrap(),
+        "what overlayfs notes is no part of it"
+    );
     // An ordinary user's digest knows no owners.
-    let one = || sandhold_layers::digest(layer.fd(), sandhold_layers::Owners::One).unwrap().0;
+    let one = || {
+        sandhold_layers::digest(layer.fd(), sandhold_layers::Owners::One)
+            .unwrap()
+            .0
+    };
     let before = one();
     if is_root() {
         shell("chown 5:7 \"$1/g\"", &[&layer.path]);
@@ -226,12 +286,21 @@ fn owners_are_shifted_on_the_way() {
     use sandhold_layers::{Ids, Owners};
     let place = Place::new();
     let (canonical, shifted, back) = (place.layer("canonical"), place.layer("shifted"), place.layer("back"));
-    shell("cd \"$1\"; touch a; mkdir d; ln -s a l; mkfifo p; chown -h 0:7 a; chown -h 1000:1000 d l p", &[&canonical.path]);
+    shell(
+        "cd \"$1\"; touch a; mkdir d; ln -s a l; mkfifo p; chown -h 0:7 a; chown -h 1000:1000 d l p",
+        &[&canonical.path],
+    );
     let ids = |first| Ids { first, count: 65_536 };
-    let there = Owners::Shifted { uid: ids(100_000), gid: ids(200_000) };
+    let there = Owners::Shifted {
+        uid: ids(100_000),
+        gid: ids(200_000),
+    };
     copy(canonical.fd(), shifted.fd(), Owners::Exact, there, &Limits::default()).unwrap();
     let list = shifted.list();
-    assert!(list.contains("f: a 644 100000:200007 ") && list.contains("l: l 777 101000:201000 "), "{list}");
+    assert!(
+        list.contains("f: a 644 100000:200007 ") && list.contains("l: l 777 101000:201000 "),
+        "{list}"
+    );
     copy(shifted.fd(), back.fd(), there, Owners::Exact, &Limits::default()).unwrap();
     assert_eq!(back.list(), canonical.list());
     let name = |layer: &Layer, owners| sandhold_layers::digest(layer.fd(), owners).unwrap().0;
