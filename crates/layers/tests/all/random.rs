@@ -20,7 +20,14 @@ pub(crate) fn commands(rng: &mut fastrand::Rng, count: usize, root: bool) -> Str
             6 => format!("rm -rf {path}; ln -s {} {path}", name(rng)),
             7 => format!("[ -d {other} ] || ln -fT {path} {other}"),
             8 => format!("mv -T {path} {other}"),
-            9 => format!("[ -L {path} ] || chmod {:o} {path}", 0o500 + rng.u32(0..0o300)),
+            9 => format!(
+                "[ -L {path} ] || chmod {:o} {path}",
+                if root {
+                    0o500 + rng.u32(0..0o300)
+                } else {
+                    0o700 + rng.u32(0..0o100)
+                }
+            ),
             10 => format!(
                 "touch -hd @{}.{:09} {path}",
                 rng.i32(-1000..i32::MAX),
