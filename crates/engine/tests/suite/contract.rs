@@ -97,7 +97,7 @@ async fn bad_specifications_are_refused_by_name() {
         })
         .await
         .err();
-    assert!(matches!(unknown, Some(RuntimeError::Unsupported(_))), "{unknown:?}");
+    assert!(matches!(unknown, Some(RuntimeError::UnknownLayer(_))), "{unknown:?}");
     assert_eq!(engine.live(), 0);
 }
 
@@ -232,7 +232,7 @@ async fn a_frozen_sandbox_stands_still_goes_on_and_can_be_killed() {
     let engine = engine().await;
     if !engine.info().can_freeze {
         let error = sandbox(&engine).await.freeze().await.err();
-        assert!(matches!(error, Some(RuntimeError::Unsupported(_))), "{error:?}");
+        assert!(matches!(error, Some(RuntimeError::UnknownLayer(_))), "{error:?}");
         return super::common::skip("freezing: no cgroup");
     }
     let sandbox = sandbox(&engine).await;
