@@ -20,7 +20,7 @@ use rmcp::{
     service::RunningService,
 };
 use sandhold_client::{Client, HttpConfig};
-use sandhold_mcp::{Confirm, Door, Provider, Selection, Server, ServerConfig, serve_io};
+use sandhold_mcp::{Confirm, Door, Keeping, Provider, Selection, Server, ServerConfig, serve_io};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -401,11 +401,27 @@ pub(crate) async fn server() -> (Shared, Server) {
 
 /// A server that asks its users as `confirm` says.
 pub(crate) async fn server_that(confirm: Confirm) -> (Shared, Server) {
-    server_with(None, confirm).await
+    server_with(Setup {
+        confirm,
+        ..Setup::default()
+    })
+    .await
 }
 
-async fn server_with(door: Option<Arc<dyn Door>>, confirm: Confirm) -> (Shared, Server) {
+/// How a server is set up beside the usual.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) door: Option<Arc<dyn Door>>,
+    pub(crate) confirm: Confirm,
+    pub(crate) keeping: Keeping,
+    pub(crate) checkpoint: bool,
+    /// What the control plane knows.
+    pub(crate) world: World,
+}
+
+async fn server_with(setup: Setup) -> (Shared, Server) {
     let (world, client) = control_plane().await;
+    *world.lock().unwrap() = setup.world;
     let provider = Provider {
         name: "stub".into(),
         description: "for tests".into(),
@@ -418,9 +434,11 @@ async fn server_with(door: Option<Arc<dyn Door>>, confirm: Confirm) -> (Shared, 
             toolsets: Some(vec!["all".into()]),
             ..Selection::default()
         },
-        door,
+        door: setup.door,
         folders: Vec::new(),
-        confirm,
+        confirm: setup.confirm,
+        keeping: setup.keeping,
+        checkpoint: setup.checkpoint,
     };
     (world, Server::new(config).unwrap())
 }
@@ -432,7 +450,16 @@ impl Session {
 
     /// The same behind a listener that has to be opened.
     pub(crate) async fn open_with(door: Option<Arc<dyn Door>>) -> Self {
-        let (world, server) = server_with(door, Confirm::default()).await;
+        Self::set_up(Setup {
+            door,
+            ..Setup::default()
+        })
+        .await
+    }
+
+    /// The same set up in another way.
+    pub(crate) async fn set_up(setup: Setup) -> Self {
+        let (world, server) = server_with(setup).await;
         let (near, far) = tokio::io::duplex(64 << 10);
         let (reader, writer) = tokio::io::split(far);
         let under_test = server.clone();
