@@ -48,7 +48,19 @@ pub(crate) struct World {
     pub(crate) listening: Value,
     /// The answer to who waits for a server; without one they wait.
     pub(crate) ready: Option<Value>,
-    killed: BTreeSet<String>,
+    /// Whether it knows what Sandhold adds to E2B's API.
+    pub(crate) additions: bool,
+    /// Snapshots that are there.
+    pub(crate) snapshots: Vec<String>,
+    /// What checkpoints were taken for.
+    pub(crate) checkpoints: Vec<String>,
+    /// The status of one that cannot be taken.
+    pub(crate) no_checkpoint: Option<u16>,
+    /// What sandboxes went back to.
+    pub(crate) rolled_back: Vec<Value>,
+    /// Metadata that sandboxes were made with.
+    pub(crate) metadata: BTreeMap<String, Value>,
+    pub(crate) killed: BTreeSet<String>,
 }
 
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -114,6 +126,8 @@ async fn answer(world: Shared, request: Request) -> Response {
             w.made += 1;
             let id = format!("i{:020}", w.made);
             w.alive.insert(id.clone());
+            let asked: Value = serde_json::from_slice(&body).unwrap();
+            w.metadata.insert(id.clone(), asked["metadata"].clone());
             w.timeouts.push(format!(
                 "create {}",
                 serde_json::from_slice::<Value>(&body).unwrap()["timeout"]
@@ -121,7 +135,16 @@ async fn answer(world: Shared, request: Request) -> Response {
             reply(201, listed(&id, false).to_string())
         }
         ("GET", ["sandboxes"]) => {
-            let all: Vec<Value> = w.alive.iter().map(|id| listed(id, w.paused.contains(id))).collect();
+            let marked = |id: &&String| match query.split('&').find_map(|pair| pair.strip_prefix("metadata=")) {
+                Some(asked) => {
+                    let pairs = w.metadata.get(*id).and_then(Value::as_object);
+                    pairs.is_some_and(|pairs| pairs.values().any(|v| asked.contains(v.as_str().unwrap())))
+                }
+                None => true,
+            };
+            let found = w.alive.iter().filter(marked);
+            let found = found.filter(|id| !query.contains("state=paused") || w.paused.contains(*id));
+            let all: Vec<Value> = found.map(|id| listed(id, w.paused.contains(id))).collect();
             reply(200, Value::from(all).to_string())
         }
         (method, ["sandboxes", id, rest @ ..]) => {
@@ -135,9 +158,63 @@ async fn answer(world: Shared, request: Request) -> Response {
                     reply(204, "")
                 }
                 ("POST", ["connect"]) => {
-                    w.paused.remove(*id);
+                    let mut answer = listed(id, false);
+                    if w.paused.remove(*id) && w.additions {
+                        answer["resumedFrom"] = "filesystem".into();
+                    }
                     w.timeouts.push("connect".into());
-                    reply(200, listed(id, false).to_string())
+                    reply(200, answer.to_string())
+                }
+                ("POST", ["snapshots"]) => {
+                    let asked: Value = serde_json::from_slice(&body).unwrap();
+                    let name = format!("{}:default", asked["name"].as_str().unwrap_or("s1"));
+                    w.snapshots.push(name.clone());
+                    reply(201, json!({"snapshotID": name, "names": [name]}).to_string())
+                }
+                ("POST", ["fork"]) => {
+                    let count = serde_json::from_slice::<Value>(&body).unwrap()["count"]
+                        .as_u64()
+                        .unwrap();
+                    let mut forks = Vec::new();
+                    for _ in 0..count {
+                        w.made += 1;
+                        let id = format!("i{:020}", w.made);
+                        w.alive.insert(id.clone());
+                        forks.push(json!({"sandbox": listed(&id, false)}));
+                    }
+                    if count > 2 {
+                        let full = json!({"error": {"code": 429, "message": "no room"}});
+                        *forks.last_mut().unwrap() = full;
+                    }
+                    reply(201, Value::from(forks).to_string())
+                }
+                ("POST", ["checkpoints"]) if w.additions => {
+                    if let Some(status) = w.no_checkpoint {
+                        return reply(status, json!({"code": status, "message": "too busy"}).to_string());
+                    }
+                    let asked: Value = serde_json::from_slice(&body).unwrap();
+                    w.checkpoints.push(asked["label"].as_str().unwrap().to_owned());
+                    let id = format!("cp-{}", w.checkpoints.len());
+                    let made = json!({"checkpointID": id, "createdAt": "2026-01-01T00:00:00Z", "isNew": true});
+                    reply(201, made.to_string())
+                }
+                ("POST", ["rollback"]) if w.additions => {
+                    let back: Value = serde_json::from_slice(&body).unwrap();
+                    if back["checkpointID"] == "cp-none" {
+                        let refused = json!({"code": 404, "message": "checkpoint \"cp-none\" does not exist",
+                            "error_code": "checkpoint_not_found"});
+                        return reply(404, refused.to_string());
+                    }
+                    w.rolled_back.push(back);
+                    reply(204, "")
+                }
+                ("GET", ["diff"]) if w.additions => {
+                    let file = json!({"path": "/home/user/a", "change": "added", "type": "file", "size": 3});
+                    let folder = json!({"path": "/tmp/b", "change": "removed", "type": "dir", "size": 0});
+                    reply(
+                        200,
+                        json!({"changes": [file, folder], "truncated": query.ends_with("limit=2")}).to_string(),
+                    )
                 }
                 ("POST", ["pause"]) => {
                     w.paused.insert((*id).to_owned());
@@ -146,6 +223,19 @@ async fn answer(world: Shared, request: Request) -> Response {
                 ("POST", ["timeout"]) => reply(204, ""),
                 _ => reply(404, "{}"),
             }
+        }
+        ("GET", ["snapshots"]) => {
+            let all = w.snapshots.iter().map(|name| {
+                json!({"snapshotID": name, "names": [name], "sandboxID": "i1",
+                "createdAt": "2026-01-01T00:00:00Z", "sizeBytes": 7})
+            });
+            reply(200, Value::from(all.collect::<Vec<_>>()).to_string())
+        }
+        ("DELETE", ["templates", name]) => {
+            let name = name.replace("%3A", ":");
+            let before = w.snapshots.len();
+            w.snapshots.retain(|other| *other != name);
+            reply(if w.snapshots.len() < before { 204 } else { 404 }, "")
         }
         _ => reply(404, "{}"),
     }
