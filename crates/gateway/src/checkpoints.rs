@@ -127,7 +127,7 @@ pub(crate) async fn create(
         return Err(Refusal::bad_request(message));
     }
     let entry = sandboxes.find(&id, owner).await?;
-    sandboxes.layers()?;
+    sandboxes.check_layers()?;
     let task = tokio::spawn(async move {
         let state = entry.state.lock().await;
         entry.check_not_ending()?;
@@ -165,7 +165,7 @@ pub(crate) async fn roll_back(
 ) -> Result<StatusCode, Refusal> {
     let request: RollBack = body(request).await?;
     let entry = sandboxes.find(&id, owner).await?;
-    sandboxes.layers()?;
+    sandboxes.check_layers()?;
     let (root, name) = match (request.snapshot_id, request.checkpoint_id) {
         (Some(name), None) => (
             snapshot_root(&sandboxes, owner, &name).await?,
@@ -228,7 +228,7 @@ pub(crate) async fn diff(
         }
     }
     let entry = sandboxes.find(&id, owner).await?;
-    sandboxes.layers()?;
+    sandboxes.check_layers()?;
     let point = entry.checkpoints().find(&since).map(|point| point.root.clone());
     let root = match point {
         Some(root) => root,

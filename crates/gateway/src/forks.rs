@@ -48,7 +48,7 @@ pub(crate) async fn fork(
     let entry = sandboxes.find(&id, owner).await?;
     // In a task of its own: a caller that goes away leaves no fork that nobody knows.
     let task = tokio::spawn(async move {
-        sandboxes.layers()?;
+        sandboxes.check_layers()?;
         let root = {
             let state = entry.state.lock().await;
             entry.check_not_ending()?;

@@ -61,16 +61,15 @@ pub(crate) struct Written<'a> {
 }
 
 impl Sandboxes {
+    /// Refuses what needs layers where there are none.
+    pub(crate) fn check_layers(&self) -> Result<(), Refusal> {
+        self.info().no_layers.map_or(Ok(()), |why| Err(no_layers(&why)))
+    }
+
     /// Where layers are kept, or why there are none.
     pub(crate) fn layers(&self) -> Result<Arc<dyn Layers>, Refusal> {
-        self.runtime.layers().ok_or_else(|| {
-            let why = self.info().no_layers;
-            let why = why.unwrap_or_else(|| "its engine keeps no layers".to_owned());
-            Refusal::new(
-                StatusCode::NOT_IMPLEMENTED,
-                format!("there are no snapshots, forks and checkpoints here: {why}"),
-            )
-        })
+        self.check_layers()?;
+        self.runtime.layers().ok_or_else(|| no_layers("its engine stores none"))
     }
 
     /// Writes a root, and what it stands on, to disk for a row to name.
@@ -171,6 +170,11 @@ impl Sandboxes {
             .store(used.map(|layer| layer.bytes).sum(), Ordering::Relaxed);
         Ok(removed)
     }
+}
+
+fn no_layers(why: &str) -> Refusal {
+    let message = format!("there are no snapshots, forks and checkpoints here: {why}");
+    Refusal::new(StatusCode::NOT_IMPLEMENTED, message)
 }
 
 /// Removes unnamed layers from time to time and after rows went, for as long as the table is there.

@@ -112,7 +112,12 @@ mod tests {
         let size = (100 << 20) + 5;
         from.set_len(size).unwrap();
         for at in [1u64 << 20, 50 << 20, (100 << 20) - 3] {
-            write_at(from.as_fd(), &[7; 300_000][..8.max(((size - at).min(300_000)) as usize)], at).unwrap();
+            write_at(
+                from.as_fd(),
+                &[7; 300_000][..8.max(((size - at).min(300_000)) as usize)],
+                at,
+            )
+            .unwrap();
         }
         let mut buffer = vec![0; CHUNK];
         let copied = copy(from.as_fd(), to.as_fd(), size, u64::MAX, &mut buffer).unwrap();

@@ -88,7 +88,11 @@ impl Shown {
                 .flat_map(|c| {
                     // Whatever turns the direction of text or breaks a line is no name that a reader could check.
                     let plain = !c.is_control() && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-                    let (as_is, escape) = if plain { (Some(c), None) } else { (None, Some(c.escape_default())) };
+                    let (as_is, escape) = if plain {
+                        (Some(c), None)
+                    } else {
+                        (None, Some(c.escape_default()))
+                    };
                     as_is.into_iter().chain(escape.into_iter().flatten())
                 })
                 .collect::<String>()

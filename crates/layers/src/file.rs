@@ -144,10 +144,13 @@ impl Copier {
         match kind {
             FileType::RegularFile => self.regular(source, into, path)?,
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(source.parent, source.name, Vec::new()).at("read the link", path)?;
+                let target =
+                    rustix::fs::readlinkat(source.parent, source.name, Vec::new()).at("read the link", path)?;
                 rustix::fs::symlinkat(target.as_c_str(), into, source.name).at("make the link", path)?;
             }
-            _ => rustix::fs::mknodat(into, source.name, kind, Mode::from_raw_mode(0o600), 0).at("make the pipe", path)?,
+            _ => {
+                rustix::fs::mknodat(into, source.name, kind, Mode::from_raw_mode(0o600), 0).at("make the pipe", path)?
+            }
         }
         if kind != FileType::RegularFile {
             Attributes::of(source.stat, self.from).give_at(into, source.name, kind, self.to, path)?;

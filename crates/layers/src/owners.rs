@@ -48,7 +48,10 @@ impl Owners {
         match self {
             Self::Exact => (uid, gid),
             Self::One => (0, 0),
-            Self::Shifted { uid: users, gid: groups } => (users.inside(uid), groups.inside(gid)),
+            Self::Shifted {
+                uid: users,
+                gid: groups,
+            } => (users.inside(uid), groups.inside(gid)),
         }
     }
 
@@ -58,7 +61,10 @@ impl Owners {
         match self {
             Self::Exact => Some((known(uid), known(gid))),
             Self::One => None,
-            Self::Shifted { uid: users, gid: groups } => Some((users.disk(known(uid)), groups.disk(known(gid)))),
+            Self::Shifted {
+                uid: users,
+                gid: groups,
+            } => Some((users.disk(known(uid)), groups.disk(known(gid)))),
         }
     }
 }
@@ -81,7 +87,10 @@ mod tests {
         assert_eq!(shifted.disk(1_000_700_000, 1), Some((165_534, 200_001)));
         assert_eq!(Owners::Exact.disk(70_000, 7), Some((65_534, 7)));
         assert_eq!((Owners::One.inside(1000, 7), Owners::One.disk(5, 5)), ((0, 0), None));
-        let few = Owners::Shifted { uid: ids(5, 10), gid: ids(5, 10) };
+        let few = Owners::Shifted {
+            uid: ids(5, 10),
+            gid: ids(5, 10),
+        };
         assert_eq!(few.disk(4000, 9), Some((14, 14)));
     }
 }

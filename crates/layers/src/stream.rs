@@ -48,7 +48,9 @@ pub struct Decompressed<R> {
 
 impl<R> std::fmt::Debug for Decompressed<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Decompressed").field("read", &self.read).finish_non_exhaustive()
+        f.debug_struct("Decompressed")
+            .field("read", &self.read)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +81,10 @@ impl<R: Read> Read for Decompressed<R> {
         let read = self.inner.read(buffer)?;
         self.read += read as u64;
         if self.read > self.most {
-            return Err(io::Error::other(format!("it holds more than the {} bytes that are allowed", self.most)));
+            return Err(io::Error::other(format!(
+                "it holds more than the {} bytes that are allowed",
+                self.most
+            )));
         }
         self.hash.update(&buffer[..read]);
         Ok(read)

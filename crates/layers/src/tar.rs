@@ -100,7 +100,11 @@ impl<R: Read> Reader<R> {
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry, Error> {
         let path = pax.take_path().or(long_path).unwrap_or_else(|| name(block));
-        let link = pax.link.take().or(long_link).unwrap_or_else(|| until_zero(&block[157..257]).to_vec());
+        let link = pax
+            .link
+            .take()
+            .or(long_link)
+            .unwrap_or_else(|| until_zero(&block[157..257]).to_vec());
         let kind = match block[156] {
             // Before ustar a folder was a file whose name ends so.
             b'0' | 0 if path.ends_with(b"/") => Kind::Folder,
@@ -296,14 +300,23 @@ mod tests {
         assert_eq!(number(b"\x80\0\0\0\0\0\0\x01\0\0\0\0").unwrap(), 1 << 32);
         assert_eq!(number(b"\x80\0\0\0\0\0\x01\0").unwrap(), 256);
         assert_eq!(number(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe").unwrap(), -2);
-        for bad in [&b"0000648\0"[..], b"-000644\0", b"\x80\x01\0\0\0\0\0\0\0\0\0\0", b"\x80\0\0\0\xff\0\0\0\0\0\0\0"] {
+        for bad in [
+            &b"0000648\0"[..],
+            b"-000644\0",
+            b"\x80\x01\0\0\0\0\0\0\0\0\0\0",
+            b"\x80\0\0\0\xff\0\0\0\0\0\0\0",
+        ] {
             assert!(number(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn what_is_no_tar_is_refused() {
-        let read = |bytes: &[u8]| Reader::new(bytes, 100).next().map(|entry| entry.map(|entry| entry.path));
+        let read = |bytes: &[u8]| {
+            Reader::new(bytes, 100)
+                .next()
+                .map(|entry| entry.map(|entry| entry.path))
+        };
         assert_eq!(read(b"").unwrap(), None);
         assert_eq!(read(&[0; 1024]).unwrap(), None);
         for bad in [&[1; 512][..], &[0; 100], b"\x1f\x8b\x08"] {

@@ -151,7 +151,11 @@ impl Unpacker<'_> {
     fn entry<R: Read>(&mut self, mut entry: Entry, reader: &mut Reader<R>) -> Result<(), Error> {
         self.done.entries += 1;
         if self.done.entries > self.limits.files {
-            return Err(Error::too_much("entries of the archive", self.limits.files, &entry.path));
+            return Err(Error::too_much(
+                "entries of the archive",
+                self.limits.files,
+                &entry.path,
+            ));
         }
         let path = std::mem::take(&mut entry.path);
         let mut folders = self.clean(&path, &path)?;
@@ -244,7 +248,10 @@ impl Unpacker<'_> {
         let make = |parent: &Parent| rustix::fs::openat(&parent.folder, name, NEW, Mode::RUSR | Mode::WUSR);
         let file = self.make(name, path, make)?.at("make the file", path)?;
         self.done.files += 1;
-        let whole = [crate::tar::Piece { offset: 0, length: data }];
+        let whole = [crate::tar::Piece {
+            offset: 0,
+            length: data,
+        }];
         let is_sparse = pieces.is_some();
         for piece in pieces.as_deref().unwrap_or(&whole) {
             let (mut at, end) = (piece.offset, piece.offset + piece.length);

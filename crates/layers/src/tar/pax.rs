@@ -50,9 +50,19 @@ impl Pax {
         pax.xattrs.sort_unstable();
         // Of records of one name the last holds; they are of one value mostly.
         pax.xattrs.dedup_by(|b, a| a.0 == b.0);
-        if pax.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > attributes {
+        if pax
+            .xattrs
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>()
+            > attributes
+        {
             let path = pax.path.unwrap_or_default();
-            return Err(Error::too_much("bytes of extended attributes", attributes as u64, &path));
+            return Err(Error::too_much(
+                "bytes of extended attributes",
+                attributes as u64,
+                &path,
+            ));
         }
         Ok(pax)
     }
@@ -76,10 +86,16 @@ impl Pax {
             b"GNU.sparse.numbytes" => {
                 let offset = self.sparse.offset.take().ok_or(BAD)?;
                 let length = decimal(value)?;
-                self.sparse.pieces.get_or_insert_default().push(Piece { offset, length });
+                self.sparse
+                    .pieces
+                    .get_or_insert_default()
+                    .push(Piece { offset, length });
             }
             b"GNU.sparse.map" => {
-                let numbers = value.split(|byte| *byte == b',').map(decimal).collect::<Result<Vec<_>, _>>()?;
+                let numbers = value
+                    .split(|byte| *byte == b',')
+                    .map(decimal)
+                    .collect::<Result<Vec<_>, _>>()?;
                 let (pairs, rest) = numbers.as_chunks::<2>();
                 if !rest.is_empty() {
                     return Err(BAD);
@@ -141,7 +157,9 @@ fn time(text: &[u8]) -> Result<Timespec, Error> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return Err(BAD);
     }
-    let nanos = (0..9).fold(0i64, |sum, at| sum * 10 + fraction.get(at).map_or(0, |byte| i64::from(byte - b'0')));
+    let nanos = (0..9).fold(0i64, |sum, at| {
+        sum * 10 + fraction.get(at).map_or(0, |byte| i64::from(byte - b'0'))
+    });
     let (seconds, nanos) = match (negative, nanos) {
         (false, nanos) => (seconds, nanos),
         (true, 0) => (-seconds, 0),
@@ -159,7 +177,10 @@ mod tests {
 
     #[test]
     fn records_may_hold_any_bytes() {
-        let pax = Pax::parse(b"12 path=a\nb\n30 mtime=1700000000.123456789\n29 SCHILY.xattr.user.x=a=b\n\xff\n", 100);
+        let pax = Pax::parse(
+            b"12 path=a\nb\n30 mtime=1700000000.123456789\n29 SCHILY.xattr.user.x=a=b\n\xff\n",
+            100,
+        );
         let pax = match pax {
             Ok(pax) => pax,
             Err(error) => panic!("{error}"),
@@ -168,7 +189,15 @@ mod tests {
         assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"a=b\n\xff".to_vec())]);
         let time = pax.mtime.unwrap();
         assert_eq!((time.tv_sec, time.tv_nsec), (1_700_000_000, 123_456_789));
-        for bad in [&b"5 a=b"[..], b"7 path\n", b"99 path=a\n", b"x", b"1 path=a\n", b"0 \n", b"10 size=1x\n"] {
+        for bad in [
+            &b"5 a=b"[..],
+            b"7 path\n",
+            b"99 path=a\n",
+            b"x",
+            b"1 path=a\n",
+            b"0 \n",
+            b"10 size=1x\n",
+        ] {
             assert!(Pax::parse(bad, 100).is_err(), "{bad:?}");
         }
         assert!(Pax::parse(b"29 SCHILY.xattr.user.x=a=b\n\xff\n", 5).is_err());

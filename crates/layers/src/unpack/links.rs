@@ -34,7 +34,8 @@ impl Unpacker<'_> {
                 return made.at("link", path);
             }
         }
-        let wanted = rustix::fs::statat(&target_folder, &*target_name, AtFlags::SYMLINK_NOFOLLOW).at("look at", path)?;
+        let wanted =
+            rustix::fs::statat(&target_folder, &*target_name, AtFlags::SYMLINK_NOFOLLOW).at("look at", path)?;
         let there = self.stat(name, path)?;
         if (there.st_dev, there.st_ino) == (wanted.st_dev, wanted.st_ino) {
             return Ok(());

@@ -54,7 +54,11 @@ impl Unpacker<'_> {
             return Err(Error::too_much("bytes of a name", self.limits.name as u64, entry));
         }
         if names.len() >= self.limits.depth {
-            return Err(Error::too_much("folders in one another", self.limits.depth as u64, entry));
+            return Err(Error::too_much(
+                "folders in one another",
+                self.limits.depth as u64,
+                entry,
+            ));
         }
         names.push(name.into());
         Ok(())
@@ -62,7 +66,10 @@ impl Unpacker<'_> {
 
     /// Opens the folder that an entry is in; what is missing of the way there is made.
     pub(super) fn parent(&mut self, key: Names, path: &[u8]) -> Result<&Parent, Error> {
-        let same = self.parent.as_ref().is_some_and(|parent| parent.key == key && !parent.stale);
+        let same = self
+            .parent
+            .as_ref()
+            .is_some_and(|parent| parent.key == key && !parent.stale);
         if !same {
             self.settle()?;
             let parent = match self.open_at_once(&key) {
@@ -112,7 +119,8 @@ impl Unpacker<'_> {
                     if links > LINKS {
                         return Err(Error::refused(path, "its name leads through too many links"));
                     }
-                    let target = rustix::fs::readlinkat(view.here(layer), &*name, Vec::new()).at("read a link of", path)?;
+                    let target =
+                        rustix::fs::readlinkat(view.here(layer), &*name, Vec::new()).at("read a link of", path)?;
                     let target = target.as_bytes();
                     if target.starts_with(b"/") {
                         found.clear();
@@ -153,7 +161,10 @@ impl Unpacker<'_> {
 
     /// Makes a folder that the archive leaves out, in the place of a whiteout if there is one.
     fn mirror(&mut self, view: &View, name: &[u8], hidden: bool, path: &[u8]) -> Result<(), Error> {
-        let below = view.shown_from(1, name).at("look at", path)?.filter(|below| below.is_folder());
+        let below = view
+            .shown_from(1, name)
+            .at("look at", path)?
+            .filter(|below| below.is_folder());
         let mut attributes = Attributes::default();
         if hidden {
             rustix::fs::unlinkat(view.here(0), name, rustix::fs::AtFlags::empty()).at("replace", path)?;

@@ -31,7 +31,10 @@ fn names_that_lead_out_are_refused() {
     }
     let reason = refused(Tar::new().hardlink("link", "../outside"));
     assert!(reason.contains("leads out"), "{reason}");
-    assert_eq!(names(Tar::new().file("/etc//./passwd", "x").file("a/../b", "x")), "f:b d:etc f:etc/passwd");
+    assert_eq!(
+        names(Tar::new().file("/etc//./passwd", "x").file("a/../b", "x")),
+        "f:b d:etc f:etc/passwd"
+    );
 }
 
 #[test]
@@ -53,7 +56,11 @@ fn links_lead_nowhere_but_inside() {
     let reason = refused(Tar::new().symlink("l", "/outside").hardlink("x", "l/y"));
     assert!(reason.contains("not there"), "{reason}");
     // A folder that becomes a link between two of its files.
-    let tar = Tar::new().file("a/one", "1").symlink("a", "/b").file("a/two", "2").hardlink("b/three", "a/two");
+    let tar = Tar::new()
+        .file("a/one", "1")
+        .symlink("a", "/b")
+        .file("a/two", "2")
+        .hardlink("b/three", "a/two");
     assert_eq!(names(tar), "l:a d:b f:b/three f:b/two");
     let reason = refused(Tar::new().file("a", "x").file("a/b", "x"));
     assert!(reason.contains("is a file"), "{reason}");
@@ -61,7 +68,11 @@ fn links_lead_nowhere_but_inside() {
 
 #[test]
 fn a_name_that_a_link_gave_is_looked_up_again() {
-    let tar = Tar::new().symlink("x", ".").file("x/a", "1").folder("x/x").file("x/b", "2");
+    let tar = Tar::new()
+        .symlink("x", ".")
+        .file("x/a", "1")
+        .folder("x/x")
+        .file("x/b", "2");
     assert_eq!(names(tar), "f:a d:x f:x/b");
 }
 
@@ -119,32 +130,71 @@ fn devices_are_left_out_and_nobody_becomes_somebody_else() {
 fn whiteouts_hide_only_what_is_below() {
     let place = Place::new();
     let below = place.layer("below");
-    let base = Tar::new().file("a/one", "1").file("a/two", "2").file("b/c/d", "3").symlink("bin", "usr/bin");
-    below.unpack(&base.file("usr/bin/tool", "x").file("gone", "x").end(), &[]).unwrap();
+    let base = Tar::new()
+        .file("a/one", "1")
+        .file("a/two", "2")
+        .file("b/c/d", "3")
+        .symlink("bin", "usr/bin");
+    below
+        .unpack(&base.file("usr/bin/tool", "x").file("gone", "x").end(), &[])
+        .unwrap();
     let unpack = |name: &str, tar: Tar| {
         let layer = place.layer(name);
         layer.unpack(&tar.end(), &[&below]).unwrap();
         layer.names()
     };
-    assert_eq!(unpack("1", Tar::new().file(".wh.gone", "").file("a/.wh.one", "").file("a/.wh.none", "")), "d:a w:a/one w:gone");
+    assert_eq!(
+        unpack(
+            "1",
+            Tar::new()
+                .file(".wh.gone", "")
+                .file("a/.wh.one", "")
+                .file("a/.wh.none", "")
+        ),
+        "d:a w:a/one w:gone"
+    );
     // Before or after the files of its folder: the same.
     let before = unpack("2", Tar::new().file("b/.wh..wh..opq", "").file("b/c/e", ""));
     let after = unpack("3", Tar::new().file("b/c/e", "").file("b/.wh..wh..opq", ""));
     assert_eq!((before.as_str(), &before), ("o:b d:b/c f:b/c/e", &after));
     // What hides something in a folder that hides all is not needed.
-    assert_eq!(unpack("4", Tar::new().file("b/c/.wh.d", "").file("b/.wh..wh..opq", "")), "o:b d:b/c");
+    assert_eq!(
+        unpack("4", Tar::new().file("b/c/.wh.d", "").file("b/.wh..wh..opq", "")),
+        "o:b d:b/c"
+    );
     // A whiteout and a file of one name: the file is there, and nothing of what was below it.
-    assert_eq!(unpack("5", Tar::new().file(".wh.b", "").file("b/new", "")), "o:b f:b/new");
-    assert_eq!(unpack("6", Tar::new().file("b/new", "").file(".wh.b", "")), "o:b f:b/new");
+    assert_eq!(
+        unpack("5", Tar::new().file(".wh.b", "").file("b/new", "")),
+        "o:b f:b/new"
+    );
+    assert_eq!(
+        unpack("6", Tar::new().file("b/new", "").file(".wh.b", "")),
+        "o:b f:b/new"
+    );
     assert_eq!(unpack("7", Tar::new().file(".wh.gone", "").file("gone", "x")), "f:gone");
     assert_eq!(unpack("8", Tar::new().file("gone", "x").file(".wh.gone", "")), "f:gone");
     // A file in the place of a folder, and a folder in its place again.
     assert_eq!(unpack("9", Tar::new().file("b", "x").folder("b")), "o:b");
     // The root hides all by name.
-    assert_eq!(unpack("10", Tar::new().file("b/x", "").file(".wh..wh..opq", "")), "w:a o:b f:b/x w:bin w:gone w:usr");
+    assert_eq!(
+        unpack("10", Tar::new().file("b/x", "").file(".wh..wh..opq", "")),
+        "w:a o:b f:b/x w:bin w:gone w:usr"
+    );
     // Through a link of a layer below; notes of AUFS are none of ours.
-    assert_eq!(unpack("11", Tar::new().file("bin/.wh.tool", "").file("bin/new", "")), "d:usr d:usr/bin f:usr/bin/new w:usr/bin/tool");
-    assert_eq!(unpack("12", Tar::new().file(".wh..wh.plnk", "").file(".wh.bin", "").file("bin/x", "")), "d:bin f:bin/x");
+    assert_eq!(
+        unpack("11", Tar::new().file("bin/.wh.tool", "").file("bin/new", "")),
+        "d:usr d:usr/bin f:usr/bin/new w:usr/bin/tool"
+    );
+    assert_eq!(
+        unpack(
+            "12",
+            Tar::new()
+                .file(".wh..wh.plnk", "")
+                .file(".wh.bin", "")
+                .file("bin/x", "")
+        ),
+        "d:bin f:bin/x"
+    );
     for bad in [".wh.", ".wh..", ".wh...", "a/.wh..."] {
         let layer = place.layer(&format!("bad {}", bad.replace('/', "-")));
         let error = layer.unpack(&Tar::new().file(bad, "").end(), &[&below]).unwrap_err();
@@ -156,10 +206,18 @@ fn whiteouts_hide_only_what_is_below() {
 fn links_to_files_below_bring_a_copy() {
     let place = Place::new();
     let below = place.layer("below");
-    let tar = Tar::new().pax(&[("SCHILY.xattr.user.a", b"b")]).file("a/file", "content").symlink("l", "a");
+    let tar = Tar::new()
+        .pax(&[("SCHILY.xattr.user.a", b"b")])
+        .file("a/file", "content")
+        .symlink("l", "a");
     below.unpack(&tar.end(), &[]).unwrap();
     let layer = place.layer("layer");
-    layer.unpack(&Tar::new().hardlink("b/link", "l/file").hardlink("c", "a/file").end(), &[&below]).unwrap();
+    layer
+        .unpack(
+            &Tar::new().hardlink("b/link", "l/file").hardlink("c", "a/file").end(),
+            &[&below],
+        )
+        .unwrap();
     assert_eq!(layer.names(), "d:a f:a/file d:b f:b/link f:c");
     let list = layer.list();
     let lines: Vec<_> = list.lines().filter(|line| line.starts_with("f:")).collect();
@@ -169,7 +227,9 @@ fn links_to_files_below_bring_a_copy() {
     again.unpack(&hidden.end(), &[&below]).unwrap();
     assert_eq!(again.names(), "d:a w:a/file f:link");
     let wrong = place.layer("wrong");
-    let error = wrong.unpack(&Tar::new().file(".wh.a", "").hardlink("x", "a/file").end(), &[&below]).unwrap_err();
+    let error = wrong
+        .unpack(&Tar::new().file(".wh.a", "").hardlink("x", "a/file").end(), &[&below])
+        .unwrap_err();
     assert!(error.to_string().contains("not there"), "{error}");
 }
 
@@ -178,25 +238,46 @@ fn folders_that_are_left_out_are_as_below() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();
     let below = place.layer("below");
-    let tar = Tar::new().raw(b'5', b".", b"", 0o711, b"").pax(&[("mtime", b"99.5")]).raw(b'5', b"home/me", b"", 0o700, b"");
+    let tar = Tar::new()
+        .raw(b'5', b".", b"", 0o711, b"")
+        .pax(&[("mtime", b"99.5")])
+        .raw(b'5', b"home/me", b"", 0o700, b"");
     below.unpack(&tar.end(), &[]).unwrap();
     let layer = place.layer("layer");
-    layer.unpack(&Tar::new().file("home/me/file", "x").file("new/file", "x").end(), &[&below]).unwrap();
+    layer
+        .unpack(
+            &Tar::new().file("home/me/file", "x").file("new/file", "x").end(),
+            &[&below],
+        )
+        .unwrap();
     let line = |layer: &crate::kit::Layer, name: &str| {
         let start = format!("d: {name} ");
-        layer.list().lines().find(|line| line.starts_with(&start)).unwrap().to_string()
+        layer
+            .list()
+            .lines()
+            .find(|line| line.starts_with(&start))
+            .unwrap()
+            .to_string()
     };
     for name in [".", "home", "home/me"] {
         assert_eq!(line(&layer, name), line(&below, name));
     }
     assert!(line(&layer, "home/me").ends_with(" 99.500000000"));
     assert!(line(&layer, "new").ends_with(" 0.000000000"));
-    assert_eq!(layer.path.join("new").metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+    assert_eq!(
+        layer.path.join("new").metadata().unwrap().permissions().mode() & 0o7777,
+        0o755
+    );
 }
 
 #[test]
 fn bombs_are_refused() {
-    let limits = Limits { bytes: 1000, logical: 5000, files: 10, ..Limits::default() };
+    let limits = Limits {
+        bytes: 1000,
+        logical: 5000,
+        files: 10,
+        ..Limits::default()
+    };
     let tried = |tar: Tar| {
         let place = Place::new();
         let layer = place.layer("layer");
@@ -206,24 +287,37 @@ fn bombs_are_refused() {
     let files = |count: usize| (0..count).fold(Tar::new(), |tar, n| tar.file(&n.to_string(), ""));
     assert!(tried(files(10)).is_ok());
     let many_times = (0..11).fold(Tar::new(), |tar, _| tar.file("a", ""));
-    let sparse = Tar::new().pax(&[("GNU.sparse.map", b"0,1"), ("GNU.sparse.size", b"999999999999")]).file("a", "x");
+    let sparse = Tar::new()
+        .pax(&[("GNU.sparse.map", b"0,1"), ("GNU.sparse.size", b"999999999999")])
+        .file("a", "x");
     let deep = "d/".repeat(100_000);
     let long = "n".repeat(300);
     for (tar, says) in [
-        (Tar::new().file("a", &"x".repeat(600)).file("b", &"x".repeat(600)), "1000 bytes of files"),
+        (
+            Tar::new().file("a", &"x".repeat(600)).file("b", &"x".repeat(600)),
+            "1000 bytes of files",
+        ),
         (files(11), "10 entries"),
         (many_times, "10 entries"),
         (sparse, "5000 bytes, holes included"),
         (Tar::new().file(&deep, ""), "4096 bytes of a path"),
         (Tar::new().folder(&"d/".repeat(1500)), "1024 folders"),
         (Tar::new().file(&long, ""), "255 bytes of a name"),
-        (Tar::new().pax(&[("SCHILY.xattr.user.x", &[7; 70_000])]).file("a", ""), "65536 bytes of extended"),
+        (
+            Tar::new().pax(&[("SCHILY.xattr.user.x", &[7; 70_000])]).file("a", ""),
+            "65536 bytes of extended",
+        ),
     ] {
         let error = tried(tar).unwrap_err();
         assert!(matches!(error, Error::TooMuch { .. }), "{error:?}");
-        assert!(error.to_string().contains(says) && error.to_string().len() < 600, "{error}");
+        assert!(
+            error.to_string().contains(says) && error.to_string().len() < 600,
+            "{error}"
+        );
     }
-    let records = (0..17).fold(Tar::new(), |tar, _| tar.pax(&[("comment", b"x")])).file("a", "");
+    let records = (0..17)
+        .fold(Tar::new(), |tar, _| tar.pax(&[("comment", b"x")]))
+        .file("a", "");
     assert!(tried(records).unwrap_err().to_string().contains("too many records"));
 }
 
@@ -249,7 +343,11 @@ fn sparse_files_of_archives_have_holes_and_must_fit() {
         ("GNU.sparse.offset", b"4194304"),
         ("GNU.sparse.numbytes", b"2"),
     ];
-    let tar = Tar::new().pax(&version1).raw(b'0', b"x", b"", 0o644, &content).pax(&version0).file("v0", "abcde");
+    let tar = Tar::new()
+        .pax(&version1)
+        .raw(b'0', b"x", b"", 0o644, &content)
+        .pax(&version0)
+        .file("v0", "abcde");
     layer.unpack(&tar.end(), &[]).unwrap();
     let mut expected = vec![0; 5_000_000];
     expected[1_048_576..1_048_579].copy_from_slice(b"abc");
@@ -259,7 +357,9 @@ fn sparse_files_of_archives_have_holes_and_must_fit() {
         assert!(layer.path.join(name).metadata().unwrap().blocks() < 1000);
     }
     for bad in ["0,6", "4,3,0,2", "0,5,9999999,0", "18446744073709551615,5", "0"] {
-        let tar = Tar::new().pax(&[("GNU.sparse.map", bad.as_bytes()), ("GNU.sparse.size", b"100")]).file("a", "abcde");
+        let tar = Tar::new()
+            .pax(&[("GNU.sparse.map", bad.as_bytes()), ("GNU.sparse.size", b"100")])
+            .file("a", "abcde");
         refused(tar);
     }
 }
@@ -270,7 +370,10 @@ fn what_is_cut_off_or_no_archive_is_refused() {
     for length in [100, 512, 1000, 2000] {
         let place = Place::new();
         let layer = place.layer("layer");
-        assert!(layer.unpack(&whole[..length], &[]).unwrap_err().is_refusal(), "{length}");
+        assert!(
+            layer.unpack(&whole[..length], &[]).unwrap_err().is_refusal(),
+            "{length}"
+        );
     }
     refused(Tar::new().bytes(&[b'x'; 512]));
     let reason = refused(Tar::new().raw(b'V', b"volume", b"", 0, b""));
@@ -281,7 +384,10 @@ fn what_is_cut_off_or_no_archive_is_refused() {
 fn names_may_be_any_bytes() {
     let place = Place::new();
     let layer = place.layer("layer");
-    let tar = Tar::new().raw(b'0', b"a\nb\xff\x1b", b"", 0o644, b"x").pax(&[("path", b"c\n\xfe/d")]).file("x", "y");
+    let tar = Tar::new()
+        .raw(b'0', b"a\nb\xff\x1b", b"", 0o644, b"x")
+        .pax(&[("path", b"c\n\xfe/d")])
+        .file("x", "y");
     layer.unpack(&tar.end(), &[]).unwrap();
     assert_eq!(layer.names(), "f:a\\nb\\xff\\x1b d:c\\n\\xfe f:c\\n\\xfe/d");
     refused(Tar::new().pax(&[("path", b"a\0b")]).file("x", "y"));

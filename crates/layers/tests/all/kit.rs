@@ -17,7 +17,12 @@ pub(crate) fn owners() -> Owners {
 
 pub(crate) fn is_root() -> bool {
     // Root of a namespace of one id is an ordinary user here.
-    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("1")
+    rustix::process::geteuid().is_root()
+        && std::fs::read_to_string("/proc/self/uid_map")
+            .unwrap()
+            .split_whitespace()
+            .nth(2)
+            != Some("1")
 }
 
 /// A folder for a test, and layers in it.
@@ -87,7 +92,9 @@ impl Layer {
     /// The names in it with their kinds: `d` and `f`, `w` for whiteouts, `o` for opaque folders and so on.
     pub(crate) fn names(&self) -> String {
         let mut found = Vec::new();
-        walk(&self.path, &mut |path, name| found.push(format!("{}{}", letter(path), name)));
+        walk(&self.path, &mut |path, name| {
+            found.push(format!("{}{}", letter(path), name))
+        });
         found.join(" ")
     }
 }
@@ -113,10 +120,19 @@ fn opaque(path: &Path) -> bool {
 /// Calls with each path below, in order.
 fn walk(top: &Path, see: &mut dyn FnMut(&Path, &str)) {
     fn below(top: &Path, at: &Path, see: &mut dyn FnMut(&Path, &str)) {
-        let mut names: Vec<_> = std::fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(at)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         names.sort();
         for path in names {
-            let name = path.strip_prefix(top).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
+            let name = path
+                .strip_prefix(top)
+                .unwrap()
+                .as_os_str()
+                .as_bytes()
+                .escape_ascii()
+                .to_string();
             see(&path, &name);
             if path.symlink_metadata().unwrap().is_dir() {
                 below(top, &path, see);
@@ -132,14 +148,24 @@ pub(crate) fn list(top: &Path) -> String {
     let mut first = std::collections::HashMap::new();
     let mut add = |path: &Path, name: &str| {
         let meta = path.symlink_metadata().unwrap();
-        write!(text, "{} {name} {:o} {}:{}", letter(path), meta.mode() & 0o7777, meta.uid(), meta.gid()).unwrap();
+        write!(
+            text,
+            "{} {name} {:o} {}:{}",
+            letter(path),
+            meta.mode() & 0o7777,
+            meta.uid(),
+            meta.gid()
+        )
+        .unwrap();
         write!(text, " {}.{:09}", meta.mtime(), meta.mtime_nsec()).unwrap();
         if meta.is_symlink() {
             write!(text, " -> {:?}", std::fs::read_link(path).unwrap()).unwrap();
         }
         if meta.is_file() {
             let content = std::fs::read(path).unwrap();
-            let hash = content.iter().fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+            let hash = content
+                .iter()
+                .fold(7u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
             write!(text, " {} {hash:x}", meta.len()).unwrap();
         }
         if meta.nlink() > 1 && !meta.is_dir() {
@@ -149,7 +175,10 @@ pub(crate) fn list(top: &Path) -> String {
         if meta.is_file() || meta.is_dir() {
             let mut names = vec![0; 4096];
             let length = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap();
-            let mut found: Vec<_> = names[..length].split(|byte| *byte == 0).filter(|n| n.starts_with(b"user.")).collect();
+            let mut found: Vec<_> = names[..length]
+                .split(|byte| *byte == 0)
+                .filter(|n| n.starts_with(b"user."))
+                .collect();
             found.sort();
             for name in found {
                 let mut value = vec![0; 4096];
@@ -210,7 +239,9 @@ impl Tar {
         let mut text = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length = (rest..).find(|length| rest + length.to_string().len() == *length).unwrap();
+            let length = (rest..)
+                .find(|length| rest + length.to_string().len() == *length)
+                .unwrap();
             text.extend_from_slice(format!("{length} {key}=").as_bytes());
             text.extend_from_slice(value);
             text.push(b'\n');
@@ -249,16 +280,27 @@ pub(crate) fn shell(commands: &str, arguments: &[&Path]) -> Output {
     let mut shell = Command::new("bash");
     shell.args(["-euc", commands, "bash"]).args(arguments);
     let output = shell.output().unwrap();
-    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{commands}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output
 }
 
 /// Runs them where overlayfs can be mounted; none where it cannot.
 pub(crate) fn with_mounts(commands: &str, arguments: &[&Path]) -> Option<Output> {
-    let unshare: &[&str] = if is_root() { &["unshare", "-m"] } else { &["unshare", "-Urm"] };
+    let unshare: &[&str] = if is_root() {
+        &["unshare", "-m"]
+    } else {
+        &["unshare", "-Urm"]
+    };
     let run = |commands: &str, arguments: &[&Path]| {
         let mut command = Command::new(unshare[0]);
-        command.args(&unshare[1..]).args(["bash", "-euc", commands, "bash"]).args(arguments);
+        command
+            .args(&unshare[1..])
+            .args(["bash", "-euc", commands, "bash"])
+            .args(arguments);
         command.output().unwrap()
     };
     let place = tempfile::tempdir().unwrap();
@@ -268,6 +310,10 @@ pub(crate) fn with_mounts(commands: &str, arguments: &[&Path]) -> Option<Output>
         return None;
     }
     let output = run(commands, arguments);
-    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{commands}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Some(output)
 }
