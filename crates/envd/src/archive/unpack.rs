@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::ArchiveError;
 use super::format::{Entry, Kind, invalid, read, read_head, skip_padding};
-use super::pack::{names, open_dir};
+use super::pack::{is_elsewhere, names, open_dir};
 use crate::limits::{ARCHIVE_DEPTH, ARCHIVE_READ};
 
 /// Bytes of a path that the kernel takes at once.
@@ -91,7 +91,7 @@ impl Unpacker {
                 stat => stat.map_err(&shown)?,
             };
             match FileType::from_raw_mode(stat.st_mode) {
-                _ if stat.st_dev != self.device => {}
+                _ if is_elsewhere(&top.fd, &name, &stat, self.device) => {}
                 FileType::Directory => {
                     if depth >= ARCHIVE_DEPTH {
                         return Err(shown(Errno::NAMETOOLONG));
