@@ -78,6 +78,7 @@ pub(crate) async fn start_gateway(
     config.isolation = settings.isolation;
     config.search_path.clone_from(&settings.search_path);
     config.spares = settings.spares;
+    config.store = Some(settings.home.join(LAYERS));
     config.defaults = settings.caps.runtime_defaults(&sandhold_engine::limits::usual());
     let egress = Egress::new(settings.egress.clone())?;
     config.trust = Some(egress.ca_pem().to_owned());
@@ -95,6 +96,9 @@ pub(crate) async fn start_gateway(
     };
     Ok(Gateway::new(engine, config)?)
 }
+
+/// The folder of layers in the home.
+const LAYERS: &str = "layers";
 
 /// The command that runs the engine's helper process: this program.
 pub(crate) fn launcher() -> Vec<OsString> {

@@ -25,6 +25,7 @@ use crate::link::Born;
 use crate::private::Size;
 use crate::sandbox::{self, Holdings, Inner, LocalSandbox, Taken};
 use crate::spec::Limits;
+use crate::store::InUse;
 use crate::sys::watch;
 
 /// What a first process was asked for.
@@ -56,6 +57,7 @@ impl Shared {
         slot: Option<OwnedSemaphorePermit>,
     ) -> Result<Newborn, RuntimeError> {
         let begun = Instant::now();
+        let in_use = self.in_use(&order.spec.root)?;
         let folder = self.name(&order.spec.id)?;
         let link = self.link().await?;
         let lease = self.ids.lease(link.number)?;
@@ -124,7 +126,7 @@ impl Shared {
             },
         };
         let cgroups = self.cgroups.of(&order.spec.id);
-        let standing = self.standing(order, &holdings, cgroups.can_freeze());
+        let standing = self.standing(order, &holdings, in_use, cgroups.can_freeze());
         let inner = Inner::adopt(
             order.spec.id.clone(),
             (pid, pidfd),
@@ -148,7 +150,13 @@ impl Shared {
         })
     }
 
-    fn standing(&self, order: &Order, holdings: &Holdings, can_freeze: bool) -> Standing {
+    fn standing(
+        self: &Arc<Self>,
+        order: &Order,
+        holdings: &Holdings,
+        in_use: Vec<Arc<InUse>>,
+        can_freeze: bool,
+    ) -> Standing {
         let (uids, gids) = (holdings.lease.uids, holdings.lease.gids);
         let root = self.no_layers.get().is_none().then(|| order.spec.root.clone());
         Standing {
@@ -161,6 +169,8 @@ impl Shared {
             inodes: order.limits.inodes,
             can_freeze,
             root: Mutex::new(root),
+            in_use: Mutex::new(in_use),
+            shared: Arc::downgrade(self),
             changing: tokio::sync::Mutex::default(),
         }
     }

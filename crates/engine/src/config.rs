@@ -31,6 +31,9 @@ pub struct EngineConfig {
     pub spares: usize,
     /// The host name of the spare ones.
     pub spare_hostname: String,
+    /// Where layers are kept: a folder that is made, and may be shared by several servers of one user. `None`: there are no
+    /// templates, and snapshots live in memory only.
+    pub store: Option<PathBuf>,
     /// Certificates (PEM) that sandboxes trust beside those of the host.
     pub trust: Option<String>,
 }
@@ -50,6 +53,7 @@ impl EngineConfig {
             search_path: OsString::new(),
             spares: 0,
             spare_hostname: "sandhold".to_owned(),
+            store: None,
             trust: None,
         }
     }

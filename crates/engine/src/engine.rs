@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use sandhold_runtime::{
-    Isolation, Level, Reach, Resources, Root, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Storage,
+    Isolation, Layers, Level, Reach, Resources, Root, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Storage,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,13 +22,15 @@ use crate::gvisor;
 use crate::ids::{IdPool, single_warning};
 use crate::init_image;
 use crate::landlock::Fence;
-use crate::launcher::message::{BUILD, Hello, Phase, Way};
+use crate::launcher::message::{BUILD, Hello, Phase, Way, Work};
+use crate::layers::work;
 use crate::limits::BOOT_MESSAGE;
 use crate::link::{Link, LinkError};
 use crate::private::ServerFolder;
 use crate::sandbox::{Inner, LocalSandbox, Name, Taken};
 use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
+use crate::store::{self, Keeper, Store};
 use crate::template::{BASE, Template};
 
 /// The embedded engine. It lives as long as one of its handles or sandboxes does.
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     /// How sandboxes are held.
     pub(crate) held: Held,
     info: RuntimeInfo,
+    /// Where layers are kept.
+    pub(crate) store: Option<Store>,
     /// Why there are no layers; unset where there are.
     pub(crate) no_layers: OnceLock<String>,
     /// How far the first sandbox's connections were led out, which is the rehearsal's.
@@ -77,6 +81,17 @@ impl Engine {
         let cgroups = tokio::task::spawn_blocking(cgroup::detect)
             .await
             .map_err(|error| RuntimeError::failed("looking for cgroups", error))?;
+        let mut dead = Vec::new();
+        let store = match (way, &config.store) {
+            (Way::Namespaces, Some(path)) => {
+                let opened = Store::open(path);
+                let what = format!("opening the store of layers {}", path.display());
+                let (store, found) = opened.map_err(|error| RuntimeError::failed(what, error))?;
+                dead = found;
+                Some(store)
+            }
+            _ => None,
+        };
         let guard = RemoveCgroups(&cgroups);
         let (mut ids, mut warnings) = match way {
             Way::Namespaces => IdPool::detect(),
@@ -106,6 +121,7 @@ impl Engine {
             spares: Spares::default(),
             held,
             info,
+            store,
             no_layers: OnceLock::new(),
             reach: OnceLock::new(),
             link: tokio::sync::Mutex::new((1, Some(link))),
@@ -115,6 +131,9 @@ impl Engine {
         shared.rehearse_either_way().await?;
         if shared.cgroups.hierarchy("cpu").is_some() {
             tokio::spawn(fair::look_after(Arc::downgrade(&shared)));
+        }
+        if !dead.is_empty() {
+            tokio::spawn(sweep(Arc::downgrade(&shared), dead));
         }
         shared.refill();
         Ok(Arc::new(Self { shared }))
@@ -180,6 +199,17 @@ impl Engine {
     }
 }
 
+/// Removes what dead servers left in the store.
+async fn sweep(shared: Weak<Shared>, names: Vec<String>) {
+    for name in names {
+        let Some(shared) = shared.upgrade() else { return };
+        let Ok(link) = shared.link().await else { return };
+        if let Err(error) = work(&link, Work::Remove(name.clone()), &[]).await {
+            tracing::debug!(name, %error, "what a dead server left was not removed");
+        }
+    }
+}
+
 /// Removes the server's cgroup folders when the start fails.
 struct RemoveCgroups<'a>(&'a Cgroups);
 
@@ -218,6 +248,11 @@ impl Runtime for Engine {
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, RuntimeError> {
         let (sandbox, _) = self.make(spec, false).await?;
         Ok(sandbox)
+    }
+
+    fn layers(&self) -> Option<Arc<dyn Layers>> {
+        (self.shared.store.is_some() && self.shared.no_layers.get().is_none())
+            .then(|| Arc::new(Keeper(Arc::clone(&self.shared))) as Arc<dyn Layers>)
     }
 }
 
@@ -294,7 +329,11 @@ async fn start_link(
             .map_or_else(String::new, |file| file.to_string_lossy().into_owned()),
         ids: ids.source,
         template: BASE.to_owned(),
-        store: String::new(),
+        store: config
+            .store
+            .as_ref()
+            .filter(|_| held.way == Way::Namespaces)
+            .map_or_else(String::new, |path| store::inner(path).to_string_lossy().into_owned()),
         cgroups: cgroups
             .folders
             .iter()

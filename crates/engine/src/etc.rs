@@ -56,6 +56,9 @@ if [ -n "${BASH_VERSION-}" ] && [ -n "${PS1-}" ] && [ -r /etc/bash.bashrc ]; the
 fi
 "#;
 
+/// The name server of a sandbox.
+pub(crate) const RESOLV_CONF: &str = "etc/resolv.conf";
+
 /// What `/etc/hosts` begins with; the host name follows.
 pub(crate) const LOCAL_HOSTS: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 ";
 
@@ -175,7 +178,7 @@ pub(crate) fn fill(template: &mut Template, trust: Option<&str>) {
         // The launcher writes the name behind these two.
         file(HOSTNAME, ""),
         file(HOSTS, LOCAL_HOSTS),
-        file("etc/resolv.conf", resolv_conf()),
+        file(RESOLV_CONF, resolv_conf()),
         file("etc/environment", ""),
         file("etc/shells", "/bin/sh\n/bin/bash\n"),
         link("etc/mtab", "/proc/self/mounts"),

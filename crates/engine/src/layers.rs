@@ -6,15 +6,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
-use sandhold_runtime::{Base, Held, Layer, LayerId, Root, RuntimeError};
+use sandhold_runtime::{Base, Changes, Held, Layer, LayerId, Layers, Root, RuntimeError};
 use tokio::io::Interest;
 
 use crate::diagnose::Facts;
 use crate::engine::Shared;
-use crate::launcher::message::{LayerName, Request, Restack, Stack, Work, Worked};
-use crate::limits::{LAYERS_HELD, WORK_DEADLINE_S, WORKED};
+use crate::launcher::message::{LayerName, Look, Request, Restack, Stack, Transfer, Work, Worked};
+use crate::limits::{COPY_SLACK, LAYERS_HELD, WORK_DEADLINE_S, WORKED};
 use crate::link::Link;
 use crate::sandbox::Inner;
+use crate::store::{InUse, Keeper, strange};
 use crate::sys::watch;
 
 /// A layer that the launcher holds.
@@ -51,6 +52,9 @@ pub(crate) struct Standing {
     pub(crate) can_freeze: bool,
     /// `None`: there are no layers.
     pub(crate) root: Mutex<Option<Root>>,
+    /// The stored layers of it, which must stay.
+    pub(crate) in_use: Mutex<Vec<Arc<InUse>>>,
+    pub(crate) shared: Weak<Shared>,
     /// Held while it changes.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
@@ -69,6 +73,22 @@ impl Shared {
     /// What the launcher is told of a root for a sandbox of this name. `None`: there are no overlays here.
     pub(crate) fn stack(&self, root: &Root, sandbox: &str) -> Option<Stack> {
         self.no_layers.get().is_none().then(|| stack(root, sandbox))
+    }
+}
+
+impl Shared {
+    /// Sees to it that the stored layers of a root stay.
+    pub(crate) fn in_use(&self, root: &Root) -> Result<Vec<Arc<InUse>>, RuntimeError> {
+        let stored = root.layers.iter().filter_map(|layer| match layer {
+            Layer::Stored(id) => Some(id),
+            Layer::Held(_) => None,
+        });
+        stored
+            .map(|id| match &self.store {
+                Some(store) => store.take(id),
+                None => Err(RuntimeError::UnknownLayer(*id)),
+            })
+            .collect()
     }
 }
 
@@ -159,9 +179,7 @@ impl Inner {
             .filter(|layer| matches!(layer, Layer::Held(_)))
             .count();
         if held >= LAYERS_HELD {
-            return Err(RuntimeError::Exhausted(format!(
-                "{held} layers of it are held in memory already"
-            )));
+            root = self.let_go(&root).await?;
         }
         let number = next_number();
         let (uid, gid) = self.standing.outside;
@@ -173,27 +191,117 @@ impl Inner {
         };
         root.layers.push(Layer::Held(Held::new(number, Arc::new(layer))));
         let worked = self.restack(&link, &root, Some(number)).await?;
-        match worked {
-            Worked::Busy(process) => Err(RuntimeError::Unsupported(format!(
-                "a process of it, {process}, uses files"
-            ))),
-            _ => {
-                self.standing.set_root(root.clone());
-                Ok(root)
-            }
+        if !matches!(worked, Worked::Busy(_)) {
+            self.standing.set_root(root.clone());
+            return Ok(root);
         }
+        // What it stands on stays as it is; the copy is for others, and to go back to.
+        root.layers.pop();
+        let number = next_number();
+        self.copy(&link, number).await?;
+        let layer = HeldLayer {
+            number,
+            link: Arc::downgrade(&link),
+            from: None,
+            stored: OnceLock::new(),
+        };
+        root.layers.push(Layer::Held(Held::new(number, Arc::new(layer))));
+        Ok(root)
+    }
+
+    /// The same root with its held layers in the store: an overlay has room for so many, and memory, too.
+    async fn let_go(&self, root: &Root) -> Result<Root, RuntimeError> {
+        let shared = self.shared()?;
+        let stored = Root::from(Keeper(Arc::clone(&shared)).keep(root).await?);
+        let in_use = shared.in_use(&stored)?;
+        self.standing
+            .in_use
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(in_use);
+        Ok(stored)
+    }
+
+    fn shared(&self) -> Result<Arc<Shared>, RuntimeError> {
+        let shared = self.standing.shared.upgrade();
+        shared.ok_or_else(|| RuntimeError::Ended("the engine ended".to_owned()))
+    }
+
+    /// Copies what it wrote while it stands still.
+    async fn copy(self: &Arc<Self>, link: &Link, number: u64) -> Result<(), RuntimeError> {
+        let freeze = self.standing.can_freeze && !self.is_frozen();
+        let order = Transfer {
+            number,
+            sandbox: self.standing.request,
+            from: Some(self.standing.outside),
+            draft: String::new(),
+            stop: !self.is_frozen() && !freeze,
+            max_bytes: self.standing.disk_bytes.saturating_add(COPY_SLACK.0),
+            max_files: self.standing.inodes.saturating_add(COPY_SLACK.1),
+        };
+        let border = self.border()?;
+        if freeze {
+            self.set_frozen(true).await?;
+        }
+        let worked = work(link, Work::Copy(order), &[&border]).await;
+        if freeze {
+            self.set_frozen(false).await?;
+        }
+        match worked? {
+            Worked::Copied => Ok(()),
+            Worked::Spoiled { said, .. } => {
+                let what = format!("copying what sandbox {} wrote", self.id());
+                Err(RuntimeError::failed(what, std::io::Error::other(said)))
+            }
+            _ => Err(strange()),
+        }
+    }
+
+    /// See [`sandhold_runtime::Sandbox::changes`].
+    pub(crate) async fn changes(self: &Arc<Self>, since: &Root, most: usize) -> Result<Changes, RuntimeError> {
+        let _changing = self.standing.changing.lock().await;
+        let (root, link) = self.layered()?;
+        if !root.stands_on(since) {
+            let what = "the sandbox does not stand on that state any more, or that state is a copy that was made while its \
+                        files were in use: what differs since cannot be told";
+            return Err(RuntimeError::InvalidSpec(what.to_owned()));
+        }
+        let look = Look {
+            sandbox: self.standing.request,
+            stack: stack(&root, &self.folder),
+            above: root.layers.len() - since.layers.len(),
+            most,
+            hostname: self.standing.hostname.clone(),
+        };
+        match work(&link, Work::Changes(look), &[&self.border()?]).await? {
+            Worked::Changes(changes) => Ok(changes.into()),
+            Worked::Spoiled { said, .. } => {
+                let what = format!("comparing the files of sandbox {}", self.id());
+                Err(RuntimeError::failed(what, std::io::Error::other(said)))
+            }
+            _ => Err(strange()),
+        }
+    }
+
+    fn border(&self) -> Result<OwnedFd, RuntimeError> {
+        let border = self.border.lock().unwrap_or_else(PoisonError::into_inner);
+        let border = border.as_ref().map(OwnedFd::try_clone);
+        let border = border.ok_or_else(|| RuntimeError::Ended("it is ending".to_owned()))?;
+        border.map_err(|error| RuntimeError::failed("copying a descriptor", error))
     }
 
     /// See [`sandhold_runtime::Sandbox::roll_back`].
     pub(crate) async fn roll_back(self: &Arc<Self>, root: &Root) -> Result<(), RuntimeError> {
         let _changing = self.standing.changing.lock().await;
         let (_, link) = self.layered()?;
+        let in_use = self.shared()?.in_use(root)?;
         match self.restack(&link, root, None).await? {
             Worked::Busy(process) => Err(RuntimeError::Unsupported(format!(
                 "its {process} uses files that it cannot let go of"
             ))),
             _ => {
                 self.standing.set_root(root.clone());
+                *self.standing.in_use.lock().unwrap_or_else(PoisonError::into_inner) = in_use;
                 Ok(())
             }
         }
@@ -201,12 +309,7 @@ impl Inner {
 
     /// Puts another overlay under it: one over its upper of now, which is held as `hold`, or one of other files.
     async fn restack(self: &Arc<Self>, link: &Link, root: &Root, hold: Option<u64>) -> Result<Worked, RuntimeError> {
-        let border = {
-            let border = self.border.lock().unwrap_or_else(PoisonError::into_inner);
-            border.as_ref().map(OwnedFd::try_clone)
-        };
-        let border = border.ok_or_else(|| RuntimeError::Ended("it is ending".to_owned()))?;
-        let border = border.map_err(|error| RuntimeError::failed("copying a descriptor", error))?;
+        let border = self.border()?;
         let end_others = hold.is_none();
         // Frozen processes do not end.
         let freeze = self.standing.can_freeze && !end_others && !self.is_frozen();

@@ -66,6 +66,8 @@ mod spare;
 #[cfg(target_os = "linux")]
 mod spec;
 #[cfg(target_os = "linux")]
+mod store;
+#[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
 mod syscalls;

@@ -126,6 +126,18 @@ pub(crate) const BLOCKS: u32 = (0x6fff_ffff - IDS_FIRST) / (IDS_PER_SANDBOX * RA
 pub(crate) const MOUNTS: usize = 64;
 /// Most layers of one root that are held in memory. Below [`MOUNTS`], with the mounts of a template.
 pub(crate) const LAYERS_HELD: usize = 48;
+/// Most stored layers of one root; then the highest [`LAYERS_MERGED`] become one. An overlay takes 500 (the kernel's
+/// `OVL_MAX_STACK`).
+pub(crate) const LAYERS_STORED: usize = 200;
+/// See [`LAYERS_STORED`].
+pub(crate) const LAYERS_MERGED: usize = 150;
+/// How long a stored layer stays after it was last asked for, in seconds, although nobody uses it: whoever made it has to
+/// write down that it does.
+pub(crate) const LAYER_YOUNG_S: u64 = 600;
+/// Bytes of a tar that an entry takes beside its content.
+pub(crate) const TAR_OVERHEAD: u64 = 4096;
+/// What a copy of a sandbox's files may take more than its disk, in bytes and files.
+pub(crate) const COPY_SLACK: (u64, u64) = (1 << 20, 64);
 /// Longest answer of a process that works on layers.
 pub(crate) const WORKED: usize = 64 << 20;
 /// How long work on layers may take, in seconds.

@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, ReturnFlags, SocketFlags, SocketType, recvmsg, socketpair};
 use rustix::process::{Signal, pidfd_send_signal};
-use sandhold_runtime::{Doors, Reach, Root, RuntimeError, Sandbox, Stream, Usage};
+use sandhold_runtime::{Changes, Doors, Reach, Root, RuntimeError, Sandbox, Stream, Usage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
@@ -419,6 +419,10 @@ impl Sandbox for LocalSandbox {
 
     async fn checkpoint(&self) -> Result<Root, RuntimeError> {
         self.inner.checkpoint().await
+    }
+
+    async fn changes(&self, since: &Root, most: usize) -> Result<Changes, RuntimeError> {
+        self.inner.changes(since, most).await
     }
 
     async fn roll_back(&self, root: &Root) -> Result<(), RuntimeError> {

@@ -31,7 +31,10 @@ const EDGES: [(&str, &[&str]); 15] = [
     ("sandhold-egress", &["sandhold-netlink", "sandhold-runtime"]),
     ("sandhold-runtime", &[]),
     ("sandhold-prove", &[]),
-    ("sandhold-engine", &["sandhold-netlink", "sandhold-runtime"]),
+    (
+        "sandhold-engine",
+        &["sandhold-layers", "sandhold-netlink", "sandhold-runtime"],
+    ),
     ("sandhold-layers", &["sandhold-runtime"]),
     ("sandhold-netlink", &[]),
     ("sandhold-envd", &["sandhold-wire"]),

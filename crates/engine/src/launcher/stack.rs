@@ -37,7 +37,7 @@ pub(super) const WRITTEN: &str = "u";
 pub(super) const WORK: &str = "w";
 
 /// Mount points of every sandbox.
-const POINTS: &[&str] = &["proc", "sys", "dev", "etc", "etc/sandhold"];
+pub(super) const POINTS: &[&str] = &["proc", "sys", "dev", "etc", "etc/sandhold"];
 
 /// A sandbox's own root, attached at [`root::STAGE`].
 pub(super) struct NewRoot {
@@ -137,7 +137,7 @@ pub(super) fn furnish(
             dir("opt")?;
             rustix::fs::symlinkat("../etc/sandhold", written, "opt/sandhold").on(Step::Files, "opt/sandhold")?;
         }
-        file("etc/resolv.conf", &[&etc::resolv_conf()])?;
+        file(etc::RESOLV_CONF, &[&etc::resolv_conf()])?;
     }
     file(etc::HOSTNAME, &[hostname, "\n"])?;
     file(etc::HOSTS, &[etc::LOCAL_HOSTS, hostname, "\n"])

@@ -10,7 +10,7 @@ use rustix::process::Pid;
 use super::child::{leave, stay_with_launcher};
 use super::message::{At, Failure, Step, Work, Worked};
 use super::setup::Launcher;
-use super::{protocol, restack};
+use super::{keeper, protocol, restack};
 use crate::sys::{self, CloneFlags, Forked};
 
 /// Starts it. `first` finds the first process of a sandbox by the request that made it.
@@ -39,12 +39,17 @@ fn work_on(
     stay_with_launcher(launcher)?;
     rustix::process::umask(rustix::fs::Mode::empty());
     let mut fds = fds.into_iter();
+    let mut given = || fds.next().ok_or_else(|| protocol("a descriptor is missing"));
+    let find = |sandbox| first(sandbox).ok_or_else(|| protocol("no such sandbox"));
     match work {
-        Work::Restack(order) => {
-            let border = fds.next().ok_or_else(|| protocol("the border is missing"))?;
-            let pid = first(order.sandbox).ok_or_else(|| protocol("no such sandbox"))?;
-            restack::restack(launcher, pid, order, &border)
-        }
+        Work::Restack(order) => restack::restack(launcher, find(order.sandbox)?, order, &given()?),
+        Work::Copy(order) => keeper::copy(launcher, find(order.sandbox)?, order, &given()?),
+        Work::Changes(order) => keeper::changes(launcher, find(order.sandbox)?, order, &given()?),
+        Work::Keep(order) => keeper::keep(launcher, order),
+        Work::Unpack(order) => keeper::unpack(launcher, order, given()?),
+        Work::Merge { draft, below, layers } => keeper::merge(launcher, draft, below, layers),
+        Work::Verify(layer) => keeper::verify(launcher, layer),
+        Work::Remove(name) => keeper::remove(name),
     }
 }
 

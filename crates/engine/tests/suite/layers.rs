@@ -110,7 +110,7 @@ async fn going_back_ends_processes_and_brings_the_files_back() {
         out(
             &*sandbox,
             USER,
-            "for i in $(seq 50); do pgrep sleep >/dev/null || break; sleep 0.1; done; pgrep -c sleep || true"
+            "for i in $(seq 50); do pgrep -r R,S,D,T sleep >/dev/null || break; sleep 0.1; done; pgrep -c -r R,S,D,T sleep || true"
         )
         .await,
         "0"
@@ -149,7 +149,7 @@ async fn links_made_by_root_lead_nowhere() {
 }
 
 #[tokio::test]
-async fn what_is_in_use_is_told() {
+async fn while_files_are_in_use_the_layer_is_a_copy() {
     let engine = engine().await;
     let sandbox = sandbox(&engine).await;
     for script in [
@@ -157,17 +157,248 @@ async fn what_is_in_use_is_told() {
         "cd /; sleep 300 > ~/log 2>&1 & :",
         "cd /; python3 -c 'import mmap,time; f=open(\"/home/user/m\",\"w+b\"); f.truncate(4096); m=mmap.mmap(f.fileno(),4096); f.close(); time.sleep(300)' >/dev/null 2>&1 & sleep 1",
     ] {
-        out(&*sandbox, USER, script).await;
-        let refused = sandbox.checkpoint().await;
-        assert!(matches!(refused, Ok(_)), "{script}: {refused:?}");
+        out(
+            &*sandbox,
+            USER,
+            &format!("echo one > ~/file; ln -f ~/file ~/same; {script}"),
+        )
+        .await;
+        let checkpoint = sandbox.checkpoint().await.unwrap();
+        assert_eq!(
+            sandbox.root(),
+            Root::default(),
+            "it stands on what it stood on: {script}"
+        );
+        out(&*sandbox, USER, "echo two > ~/file").await;
+        let fork = of(&engine, checkpoint.clone()).await;
+        let said = out(
+            &*fork,
+            USER,
+            "cat ~/file ~/same; stat -c %h:%U ~/file; id -un; pgrep -c -r R,S,D,T sleep || :",
+        )
+        .await;
+        assert_eq!(said, "one\none\n2:user\nuser\n0", "{script}");
+        let error = sandbox.changes(&checkpoint, 10).await.unwrap_err();
+        assert!(matches!(error, RuntimeError::InvalidSpec(_)), "{error}");
         out(&*sandbox, USER, "pkill -9 sleep; pkill -9 python3; sleep 0.2").await;
     }
     out(&*sandbox, USER, "cd /; sleep 300 >/dev/null 2>&1 & :").await;
-    sandbox
-        .checkpoint()
+    let checkpoint = sandbox.checkpoint().await.unwrap();
+    assert_eq!(sandbox.root(), checkpoint, "a process without files is no hindrance");
+    assert_eq!(out(&*sandbox, USER, "pgrep -c -r R,S,D,T sleep").await, "1");
+}
+
+/// An engine with a store.
+async fn keeping() -> (tempfile::TempDir, std::sync::Arc<sandhold_engine::Engine>) {
+    let place = tempfile::tempdir().unwrap();
+    let engine = again(&place).await;
+    (place, engine)
+}
+
+async fn again(place: &tempfile::TempDir) -> std::sync::Arc<sandhold_engine::Engine> {
+    let mut config = super::common::config();
+    config.store = Some(place.path().join("layers"));
+    sandhold_engine::Engine::start(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_kept_outlives_the_engine() {
+    let (place, engine) = keeping().await;
+    let layers = engine.layers().expect("a store");
+    let first = sandbox(&engine).await;
+    out(
+        &*first,
+        USER,
+        "echo one > ~/a; mkdir ~/d; echo x > ~/d/x; chmod 4755 ~/a; setfattr -n user.k -v v ~/a 2>/dev/null || :",
+    )
+    .await;
+    let one = first.checkpoint().await.unwrap();
+    out(&*first, USER, "echo two > ~/b; rm -r ~/d").await;
+    let two = first.checkpoint().await.unwrap();
+    let stored = layers.keep(&two).await.unwrap();
+    assert_eq!(stored.layers.len(), 2);
+    assert_eq!(
+        layers.keep(&one).await.unwrap().layers,
+        stored.layers[..1],
+        "the same is kept once"
+    );
+    let list = layers.stored().await.unwrap();
+    assert_eq!(list.len(), 2);
+    for layer in &list {
+        layers.verify(&layer.id).await.unwrap();
+        assert!(!layers.remove(&layer.id).await.unwrap(), "it is young");
+    }
+    drop(layers);
+    first.kill().await;
+    engine.shutdown().await;
+    drop((first, one, two, engine));
+
+    let engine = again(&place).await;
+    let sandbox = of(&engine, stored.clone().into()).await;
+    assert_eq!(
+        out(&*sandbox, USER, "cat ~/a ~/b; ls ~; stat -c %a:%U ~/a").await,
+        "one\ntwo\na\nb\n755:user"
+    );
+    // A layer whose files were changed is found out.
+    let layers = engine.layers().unwrap();
+    let file = place
+        .path()
+        .join("layers/store")
+        .join(stored.layers[1].to_string())
+        .join("fs/home/user/b");
+    std::fs::write(&file, "tampered").ok();
+    if is_root() {
+        let error = layers.verify(&stored.layers[1]).await.unwrap_err();
+        assert!(
+            std::error::Error::source(&error).unwrap().to_string().contains("layer"),
+            "{error:?}"
+        );
+    }
+    let gone = sandhold_runtime::LayerId([7; 32]);
+    for error in [
+        layers.verify(&gone).await.err(),
+        layers.remove(&gone).await.err(),
+        engine
+            .create(SandboxSpec {
+                root: sandhold_runtime::StoredRoot {
+                    layers: vec![gone],
+                    ..stored
+                }
+                .into(),
+                ..spec()
+            })
+            .await
+            .err(),
+    ] {
+        assert!(
+            matches!(error, Some(RuntimeError::UnknownLayer(id)) if id == gone),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_a_root() {
+    let (place, engine) = keeping().await;
+    let layers = engine.layers().unwrap();
+    // A root of one static program and its folders, as tar.
+    let image = |entries: &[(&str, &str)]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, content) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(if *content == "/" { 0o755 } else { 0o644 });
+            header.set_size(0);
+            match *content {
+                "/" => header.set_entry_type(tar::EntryType::Directory),
+                _ => header.set_size(content.len() as u64),
+            }
+            let data: &[u8] = if *content == "/" { b"" } else { content.as_bytes() };
+            tar.append_data(&mut header, path, data).unwrap();
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, &tar.into_inner().unwrap()).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        sandhold_runtime::Archive {
+            file: file.into(),
+            compression: sandhold_runtime::Compression::None,
+            diff_id: None,
+            max_bytes: 1 << 20,
+            max_files: 100,
+        }
+    };
+    let mut root = sandhold_runtime::StoredRoot {
+        base: sandhold_runtime::Base::Empty,
+        layers: Vec::new(),
+    };
+    for entries in [
+        &[
+            ("etc/", "/"),
+            ("etc/one", "1"),
+            ("etc/two", "2"),
+            ("tmp/", "/"),
+            ("home/", "/"),
+            ("home/user/", "/"),
+        ][..],
+        &[("etc/.wh.one", ""), ("etc/three", "3")],
+    ] {
+        let layer = layers.unpack(image(entries), &root).await.unwrap();
+        root.layers.push(layer.id);
+    }
+    let sandbox = of(&engine, root.clone().into()).await;
+    // The test program runs by itself: it is no file of the image.
+    let listing = super::common::run(&*sandbox, USER, &["self", "list", "/etc"])
         .await
-        .expect("a process without files is no hindrance");
-    assert_eq!(out(&*sandbox, USER, "pgrep -c sleep").await, "1");
+        .unwrap();
+    assert_eq!(listing.0, 0, "{}", listing.1);
+    assert_eq!(listing.1.trim(), "hostname hosts resolv.conf sandhold three two");
+    let bad = layers
+        .unpack(
+            sandhold_runtime::Archive {
+                diff_id: Some([7; 32]),
+                ..image(&[("etc/four", "4")])
+            },
+            &root,
+        )
+        .await
+        .unwrap_err();
+    assert!(matches!(bad, RuntimeError::InvalidSpec(_)), "{bad:?}");
+    assert_eq!(layers.stored().await.unwrap().len(), 2);
+    let drafts = std::fs::read_dir(place.path().join("layers/store/tmp"))
+        .unwrap()
+        .flatten();
+    let left: Vec<_> = drafts
+        .map(|entry| entry.file_name())
+        .filter(|name| !name.to_string_lossy().ends_with(".lock"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn differences_are_told() {
+    let engine = engine().await;
+    let sandbox = sandbox(&engine).await;
+    let told = |changes: sandhold_runtime::Changes| -> Vec<String> {
+        assert!(!changes.truncated);
+        let line =
+            |change: sandhold_runtime::Change| format!("{:?} {}", change.kind, String::from_utf8_lossy(&change.path));
+        changes.changes.into_iter().map(line).collect()
+    };
+    assert_eq!(
+        told(sandbox.changes(&Root::default(), 100).await.unwrap()),
+        Vec::<String>::new()
+    );
+    out(&*sandbox, USER, "echo x > ~/a; mkdir ~/d; echo y > ~/d/y").await;
+    out(
+        &*sandbox,
+        root(&engine),
+        "echo more >> /etc/environment; rm /etc/shells; echo 1.2.3.4 x >> /etc/hosts",
+    )
+    .await;
+    let all = [
+        "Changed /etc/environment",
+        "Changed /etc/hosts",
+        "Removed /etc/shells",
+        "Added /home/user/a",
+        "Added /home/user/d",
+        "Added /home/user/d/y",
+    ];
+    let mut found = told(sandbox.changes(&Root::default(), 100).await.unwrap());
+    found.sort_by_key(|line| line.split(' ').nth(1).map(ToOwned::to_owned));
+    // The files of its name come with it, so a changed one was added.
+    let found: Vec<String> = found
+        .iter()
+        .map(|line| line.replace("Added /etc/hosts", "Changed /etc/hosts"))
+        .collect();
+    assert_eq!(found, all);
+    let one = sandbox.checkpoint().await.unwrap();
+    assert_eq!(told(sandbox.changes(&one, 100).await.unwrap()), Vec::<String>::new());
+    out(&*sandbox, USER, "rm -r ~/d; echo z > ~/a").await;
+    assert_eq!(
+        told(sandbox.changes(&one, 100).await.unwrap()),
+        ["Changed /home/user/a", "Removed /home/user/d"]
+    );
+    let few = sandbox.changes(&Root::default(), 1).await.unwrap();
+    assert!(few.truncated && few.changes.len() == 1);
 }
 
 #[tokio::test]
