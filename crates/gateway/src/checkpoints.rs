@@ -241,10 +241,10 @@ pub(crate) async fn diff(
     let changes = in_time("finding what changed", runtime.changes(&root, limit)).await;
     drop(state);
     let changes = changes.map_err(|error| match error {
-        RuntimeError::InvalidSpec(_) => Refusal::new(
-            StatusCode::CONFLICT,
-            format!("the files of sandbox {id} do not stand on \"{since}\", so nothing tells what differs"),
-        ),
+        RuntimeError::InvalidSpec(why) => {
+            let message = format!("what differs in sandbox {id} from \"{since}\" is not known: {why}");
+            Refusal::new(StatusCode::CONFLICT, message)
+        }
         error => error.into(),
     })?;
     Ok(Json(shown(changes)))
