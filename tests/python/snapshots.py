@@ -290,7 +290,7 @@ async def killed() -> None:
                 told_paused = await call(connected, "pause_sandbox", {"sandbox_id": sure})
                 check("one was told to be paused", not told_paused["_error"], told_paused["_text"])
             server.process.terminate()
-            time.sleep(0.3 * turn)
+            time.sleep(0.5 * turn)
             server.process.kill()
             server.process.wait(30)
         with HttpServer("--on-exit", "pause") as server:
