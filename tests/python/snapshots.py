@@ -168,7 +168,7 @@ async def paused(connected) -> dict:
 
 async def leave() -> None:
     folder("project")
-    async with client("stdio", "modern", "--on-exit", "pause") as connected:
+    async with client("stdio", "modern", "--on-exit", "pause", "--toolsets", "default,snapshots") as connected:
         first = await run(connected, TREE)
         default = first["sandbox_id"]
         before = (await run(connected, LOOK))["stdout"]
@@ -177,13 +177,14 @@ async def leave() -> None:
         other = (await call(connected, "create_sandbox", {"metadata": [{"name": "which", "value": "other"}]}))["sandbox_id"]
         await call(connected, "write_file", {"path": "mine", "content": "other", "sandbox_id": other})
         ended = (await call(connected, "create_sandbox", {}))["sandbox_id"]
+        fork = (await call(connected, "fork_sandbox", {}))["forks"][0]["sandbox_id"]
         await call(connected, "shutdown_sandbox", {"sandbox_id": ended})
     check("the end of the server leaves no process", until(lambda: not alive_with(number), 10))
 
     folder("another project")
     async with client("stdio", "modern", "--on-exit", "pause") as connected:
         kept = await paused(connected)
-        equal("the next server has them, paused", set(kept), {default, other})
+        equal("the next server has them, paused", set(kept), {default, other, fork})
         check("with what they take", all(row.get("kept_bytes", 0) > 0 for row in kept.values()), kept)
         equal("and their metadata", [row["metadata"] for row in kept.values() if row["sandbox_id"] == other], [[{"name": "which", "value": "other"}]])
         own = await run(connected, "ls -A ~/tree 2>/dev/null; true")

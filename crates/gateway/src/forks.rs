@@ -16,6 +16,7 @@ use http::StatusCode;
 use sandhold_runtime::Root;
 use sandhold_wire::{
     limits::{DEFAULT_TIMEOUT_V1_S, FORKS},
+    names::OWN_METADATA,
     rest::{ForkResult, ForkSandbox},
 };
 
@@ -86,6 +87,7 @@ async fn one(
         started_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         ..source.recipe_live()
     };
+    recipe.metadata.retain(|name, _| !name.starts_with(OWN_METADATA));
     fresh_tokens(&mut recipe)?;
     let id = new_id()?;
     let runtime = start(sandboxes, &id, &recipe, root.clone()).await?;

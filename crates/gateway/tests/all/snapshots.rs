@@ -221,7 +221,7 @@ async fn snapshots_are_listed_page_by_page_and_by_owner() {
 #[tokio::test]
 async fn forks_go_on_by_themselves() {
     let (_home, _layers, router) = layered();
-    let body = json!({"templateID": "base", "metadata": {"k": "v"}, "envVars": {"A": "1"}, "memoryMB": 256,
+    let body = json!({"templateID": "base", "metadata": {"k": "v", "sandhold.default": "m"}, "envVars": {"A": "1"}, "memoryMB": 256,
         "network": {"allowPublicTraffic": false}});
     let made = post(&router, "/v2/sandboxes", body).await.body;
     let id = made["sandboxID"].as_str().unwrap();
@@ -249,7 +249,12 @@ async fn forks_go_on_by_themselves() {
             get(&router, &format!("/sandboxes/{other}")).await.body,
             get(&router, &format!("/sandboxes/{id}")).await.body,
         );
-        for same in ["metadata", "memoryMB", "network", "templateID", "limits"] {
+        assert_eq!(
+            detail["metadata"],
+            json!({"k": "v"}),
+            "what Sandhold marked it with is its own"
+        );
+        for same in ["memoryMB", "network", "templateID", "limits"] {
             assert_eq!(detail[same], source[same], "{same}");
         }
         assert_eq!(files(&router, other).await, json!("common"));
