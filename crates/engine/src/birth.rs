@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
-use sandhold_runtime::{RuntimeError, SandboxSpec};
+use sandhold_runtime::{RuntimeError, SandboxSpec, Storage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
@@ -19,7 +19,7 @@ use crate::engine::Shared;
 use crate::gvisor;
 use crate::ids::Lease;
 use crate::launcher::message::{Create, Phase, Status, Way};
-use crate::layers::Standing;
+use crate::layers::{DiskFolder, Standing};
 use crate::limits::{BOOT_DEADLINE_S, STATUS, shm_bytes};
 use crate::link::Born;
 use crate::private::Size;
@@ -58,6 +58,10 @@ impl Shared {
     ) -> Result<Newborn, RuntimeError> {
         let begun = Instant::now();
         let in_use = self.in_use(&order.spec.root)?;
+        let disk = match order.spec.storage {
+            Storage::Memory => None,
+            Storage::Disk => Some(self.new_folder()?),
+        };
         let folder = self.name(&order.spec.id)?;
         let link = self.link().await?;
         let lease = self.ids.lease(link.number)?;
@@ -80,7 +84,7 @@ impl Shared {
         let mut fds = vec![child_control, child_status];
         let mut lease = lease;
         let claim = lease.claim.take();
-        let create = self.request(request, order, &lease, claim.is_some());
+        let create = self.request(request, order, &lease, claim.is_some(), disk.as_ref());
         fds.extend(claim);
         let sent = begun.elapsed();
         let born = match link.create(create, fds).await {
@@ -126,7 +130,7 @@ impl Shared {
             },
         };
         let cgroups = self.cgroups.of(&order.spec.id);
-        let standing = self.standing(order, &holdings, in_use, cgroups.can_freeze());
+        let standing = self.standing(order, &holdings, (in_use, disk), cgroups.can_freeze());
         let inner = Inner::adopt(
             order.spec.id.clone(),
             (pid, pidfd),
@@ -154,21 +158,20 @@ impl Shared {
         self: &Arc<Self>,
         order: &Order,
         holdings: &Holdings,
-        in_use: Vec<Arc<InUse>>,
+        (in_use, disk): (Vec<Arc<InUse>>, Option<DiskFolder>),
         can_freeze: bool,
     ) -> Standing {
-        let (uids, gids) = (holdings.lease.uids, holdings.lease.gids);
         let root = self.no_layers.get().is_none().then(|| order.spec.root.clone());
         Standing {
             request: holdings.request,
             link: Arc::downgrade(&holdings.link),
             hostname: order.spec.hostname.clone(),
-            inside: (uids.inside, gids.inside),
-            outside: (uids.outside, gids.outside),
+            ids: (holdings.lease.uids, holdings.lease.gids),
             disk_bytes: order.limits.disk_bytes,
             inodes: order.limits.inodes,
             can_freeze,
             root: Mutex::new(root),
+            folder: Mutex::new(disk.map(Arc::new)),
             in_use: Mutex::new(in_use),
             shared: Arc::downgrade(self),
             changing: tokio::sync::Mutex::default(),
@@ -257,7 +260,7 @@ impl Shared {
         ))
     }
 
-    fn request(&self, request: u64, order: &Order, lease: &Lease, claim: bool) -> Create {
+    fn request(&self, request: u64, order: &Order, lease: &Lease, claim: bool, disk: Option<&DiskFolder>) -> Create {
         let Order { spec, limits, .. } = order;
         let plain = self.held.way != Way::Namespaces;
         let counted = !plain || self.ids.can_switch_user();
@@ -285,7 +288,7 @@ impl Shared {
             exec: order.exec,
             trace: order.trace,
             claim,
-            stack: self.stack(&spec.root, &spec.id),
+            stack: self.stack(&spec.root, &spec.id, disk),
         }
     }
 }

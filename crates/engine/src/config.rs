@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use sandhold_runtime::{Level, Resources};
 
-use crate::limits::SANDBOXES_DEFAULT;
+use crate::limits::{SANDBOXES_DEFAULT, SPARES_MOST};
 
 /// How the engine is set up.
 #[derive(Debug)]
@@ -26,9 +26,12 @@ pub struct EngineConfig {
     pub isolation: Level,
     /// Where `runsc` is looked for by the level `gvisor`: folders, as in `PATH`.
     pub search_path: OsString,
-    /// Sandboxes that are made before anybody asks for one. Who asks for the template `base`, the default limits and
-    /// [`EngineConfig::spare_hostname`] gets one of them while there is one. They are not among the sandboxes at once.
+    /// Sandboxes of the host's root, the default limits and [`EngineConfig::spare_hostname`] that are always made before
+    /// anybody asks for one; 0: none is made ahead of any shape. Of other shapes, and in bursts of this, as many are made
+    /// ahead as were asked for lately. They are not among the sandboxes at once.
     pub spares: usize,
+    /// Most of them, of all shapes together.
+    pub spares_most: usize,
     /// The host name of the spare ones.
     pub spare_hostname: String,
     /// Where layers are kept: a folder that is made, and may be shared by several servers of one user. `None`: there are no
@@ -52,6 +55,7 @@ impl EngineConfig {
             isolation: Level::default(),
             search_path: OsString::new(),
             spares: 0,
+            spares_most: SPARES_MOST,
             spare_hostname: "sandhold".to_owned(),
             store: None,
             trust: None,

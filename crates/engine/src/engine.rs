@@ -413,7 +413,8 @@ fn describe(
 impl Shared {
     fn check(&self, spec: &SandboxSpec) -> Result<Limits, RuntimeError> {
         check_names(spec)?;
-        if let Some(why) = self.no_layers.get().filter(|_| spec.root != Root::default()) {
+        let special = spec.root != Root::default() || spec.storage != Storage::Memory;
+        if let Some(why) = self.no_layers.get().filter(|_| special) {
             return Err(RuntimeError::Unsupported(why.clone()));
         }
         if spec.boot.is_empty() || spec.boot.len() > BOOT_MESSAGE {

@@ -11,7 +11,7 @@ use tokio::io::Interest;
 
 use crate::diagnose::Facts;
 use crate::engine::Shared;
-use crate::launcher::message::{LayerName, Look, Request, Restack, Stack, Transfer, Work, Worked};
+use crate::launcher::message::{IdMap, LayerName, Look, Request, Restack, Stack, Transfer, Work, Worked};
 use crate::limits::{COPY_SLACK, LAYERS_HELD, WORK_DEADLINE_S, WORKED};
 use crate::link::Link;
 use crate::sandbox::Inner;
@@ -27,6 +27,31 @@ pub(crate) struct HeldLayer {
     pub(crate) from: Option<(String, u32, u32)>,
     /// Its name, once it was written to the store.
     pub(crate) stored: OnceLock<LayerId>,
+    /// What it is on disk, if it is.
+    _folder: Option<Arc<DiskFolder>>,
+}
+
+/// A folder of the store that a sandbox writes to, or wrote to. Dropped: it is removed.
+#[derive(Debug)]
+pub(crate) struct DiskFolder {
+    pub(crate) name: String,
+    shared: Weak<Shared>,
+}
+
+impl Drop for DiskFolder {
+    fn drop(&mut self) {
+        // What stays is removed by the next server.
+        let (Some(shared), Ok(runtime)) = (self.shared.upgrade(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let name = std::mem::take(&mut self.name);
+        runtime.spawn(async move {
+            let Ok(link) = shared.link().await else { return };
+            if let Err(error) = work(&link, Work::Remove(name.clone()), &[]).await {
+                tracing::warn!(name, %error, "what a sandbox wrote was not removed; the next server tries again");
+            }
+        });
+    }
 }
 
 impl Drop for HeldLayer {
@@ -44,14 +69,15 @@ pub(crate) struct Standing {
     pub(crate) request: u64,
     pub(crate) link: Weak<Link>,
     pub(crate) hostname: String,
-    /// The ids of its root: inside and in the launcher's view.
-    pub(crate) inside: (u32, u32),
-    pub(crate) outside: (u32, u32),
+    /// Its ids, users' and groups'.
+    pub(crate) ids: (IdMap, IdMap),
     pub(crate) disk_bytes: u64,
     pub(crate) inodes: u64,
     pub(crate) can_freeze: bool,
     /// `None`: there are no layers.
     pub(crate) root: Mutex<Option<Root>>,
+    /// Where it writes to, if that is on disk.
+    pub(crate) folder: Mutex<Option<Arc<DiskFolder>>>,
     /// The stored layers of it, which must stay.
     pub(crate) in_use: Mutex<Vec<Arc<InUse>>>,
     pub(crate) shared: Weak<Shared>,
@@ -64,6 +90,10 @@ impl Standing {
         self.root.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(crate) fn folder(&self) -> Option<Arc<DiskFolder>> {
+        self.folder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn set_root(&self, root: Root) {
         *self.root.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
     }
@@ -71,8 +101,21 @@ impl Standing {
 
 impl Shared {
     /// What the launcher is told of a root for a sandbox of this name. `None`: there are no overlays here.
-    pub(crate) fn stack(&self, root: &Root, sandbox: &str) -> Option<Stack> {
-        self.no_layers.get().is_none().then(|| stack(root, sandbox))
+    pub(crate) fn stack(&self, root: &Root, sandbox: &str, folder: Option<&DiskFolder>) -> Option<Stack> {
+        self.no_layers.get().is_none().then(|| stack(root, sandbox, folder))
+    }
+
+    /// A name for a folder of the store that a sandbox will write to.
+    pub(crate) fn new_folder(self: &Arc<Self>) -> Result<DiskFolder, RuntimeError> {
+        let store = self.store.as_ref().ok_or_else(|| {
+            RuntimeError::Unsupported(
+                "sandboxes keep their files in memory here: there is no folder for them".to_owned(),
+            )
+        })?;
+        Ok(DiskFolder {
+            name: store.draft(),
+            shared: Arc::downgrade(self),
+        })
     }
 }
 
@@ -92,11 +135,11 @@ impl Shared {
     }
 }
 
-fn stack(root: &Root, sandbox: &str) -> Stack {
+fn stack(root: &Root, sandbox: &str, folder: Option<&DiskFolder>) -> Stack {
     Stack {
         host: root.base == Base::Host,
         layers: root.layers.iter().map(|layer| name(layer, sandbox)).collect(),
-        folder: None,
+        folder: folder.map(|folder| folder.name.clone()),
     }
 }
 
@@ -194,12 +237,15 @@ impl Inner {
             root = self.let_go(&root).await?;
         }
         let number = next_number();
-        let (uid, gid) = self.standing.outside;
+        let (uid, gid) = self.outside();
+        let old = self.standing.folder();
         let layer = HeldLayer {
             number,
             link: Arc::downgrade(&link),
-            from: Some((self.folder.clone(), uid, gid)),
+            // On disk the ids are those inside.
+            from: old.is_none().then(|| (self.folder.clone(), uid, gid)),
             stored: OnceLock::new(),
+            _folder: old,
         };
         root.layers.push(Layer::Held(Held::new(number, Arc::new(layer))));
         let worked = self.restack(&link, &root, Some(number)).await?;
@@ -216,6 +262,7 @@ impl Inner {
             link: Arc::downgrade(&link),
             from: None,
             stored: OnceLock::new(),
+            _folder: None,
         };
         root.layers.push(Layer::Held(Held::new(number, Arc::new(layer))));
         Ok(root)
@@ -245,7 +292,7 @@ impl Inner {
         let order = Transfer {
             number,
             sandbox: self.standing.request,
-            from: Some(self.standing.outside),
+            from: Some(self.outside()),
             draft: String::new(),
             stop: !self.is_frozen() && !freeze,
             max_bytes: self.standing.disk_bytes.saturating_add(COPY_SLACK.0),
@@ -280,7 +327,7 @@ impl Inner {
         }
         let look = Look {
             sandbox: self.standing.request,
-            stack: stack(&root, &self.folder),
+            stack: stack(&root, &self.folder, None),
             above: root.layers.len() - since.layers.len(),
             most,
             hostname: self.standing.hostname.clone(),
@@ -292,6 +339,28 @@ impl Inner {
                 Err(RuntimeError::failed(what, std::io::Error::other(said)))
             }
             _ => Err(strange()),
+        }
+    }
+
+    /// The ids of its root in the launcher's view.
+    fn outside(&self) -> (u32, u32) {
+        (self.standing.ids.0.outside, self.standing.ids.1.outside)
+    }
+
+    /// Looks whether it has written more to the disk than it may, and ends it if it has.
+    pub(crate) async fn look_at_folder(&self) {
+        let (Some(folder), Some(link)) = (self.standing.folder(), self.standing.link.upgrade()) else {
+            return;
+        };
+        // What is removed while it is looked at is looked at again.
+        let Ok(Worked::Measured(size)) = work(&link, Work::Measure(folder.name.clone()), &[]).await else {
+            return;
+        };
+        let most = (self.standing.disk_bytes, self.standing.inodes);
+        if size.bytes > most.0 {
+            self.end(&format!("its files took more than its disk of {} bytes", most.0));
+        } else if size.files > most.1 {
+            self.end(&format!("it had more than {} files", most.1));
         }
     }
 
@@ -323,13 +392,16 @@ impl Inner {
     async fn restack(self: &Arc<Self>, link: &Link, root: &Root, hold: Option<u64>) -> Result<Worked, RuntimeError> {
         let border = self.border()?;
         let end_others = hold.is_none();
+        let old = self.standing.folder();
+        let new = old.as_ref().map(|_| self.shared()?.new_folder()).transpose()?;
         // Frozen processes do not end.
         let freeze = self.standing.can_freeze && !end_others && !self.is_frozen();
         let order = Restack {
             sandbox: self.standing.request,
-            ids: self.standing.inside,
+            ids: self.standing.ids,
+            folder: old.as_ref().map(|folder| folder.name.clone()),
             hold,
-            stack: stack(root, &self.folder),
+            stack: stack(root, &self.folder, new.as_ref()),
             end_others,
             stop: !self.is_frozen() && !freeze,
             hostname: self.standing.hostname.clone(),
@@ -344,6 +416,9 @@ impl Inner {
             self.set_frozen(false).await?;
         }
         let worked = worked?;
+        if matches!(worked, Worked::Restacked { .. }) {
+            *self.standing.folder.lock().unwrap_or_else(PoisonError::into_inner) = new.map(Arc::new);
+        }
         if let Worked::Restacked { untidy: Some(code) } = &worked {
             let error = std::io::Error::from_raw_os_error(*code);
             tracing::warn!(sandbox = self.id(), %error, "an old upper was not let go of");

@@ -152,6 +152,17 @@ pub(crate) const USER_ID: u32 = 1000;
 /// How long after a sandbox was made the next spare one is: its caller's first command goes first.
 pub(crate) const SPARE_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// Spare sandboxes of all shapes together, by default.
+pub(crate) const SPARES_MOST: usize = 16;
+/// Shapes of spare sandboxes at once.
+pub(crate) const SHAPES: usize = 16;
+/// As many spare sandboxes of a shape are kept as were asked for in this time.
+pub(crate) const SPARE_DEMAND: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long one is kept after the last was asked for.
+pub(crate) const SPARE_IDLE: std::time::Duration = std::time::Duration::from_secs(300);
+/// While less than one part in so many of the machine's memory is left, only those that are always kept are made.
+pub(crate) const SPARE_MEMORY_SHARE: u64 = 8;
+
 /// Where sandboxes that have no root file system of their own keep their files.
 pub(crate) const PRIVATE_BASE: &str = "/var/tmp";
 /// How many names are tried for a server's own folder there.

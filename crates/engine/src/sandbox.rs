@@ -328,6 +328,7 @@ async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings
     let mut launcher_ended = holdings.link.ended();
     let mut looks = tokio::time::interval(Duration::from_secs(DISK_LOOK_S));
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let watched = holdings.private.is_some() || inner.standing.folder().is_some();
     loop {
         let look = tokio::select! {
             // An error means that the reactor is shutting down, and this program with it.
@@ -336,10 +337,11 @@ async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings
                 inner.end("the launcher process ended");
                 false
             }
-            _ = looks.tick(), if holdings.private.is_some() => true,
+            _ = looks.tick(), if watched => true,
         };
         if look {
             look_at_disk(&inner, &holdings).await;
+            inner.look_at_folder().await;
         }
     }
     remove(&inner.cgroups, inner.id()).await;
@@ -353,6 +355,12 @@ async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings
     drop((
         inner.doors.lock().unwrap_or_else(PoisonError::into_inner).take(),
         inner.border.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        inner
+            .standing
+            .folder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(),
         holdings.folder,
         inner.taken.lock().unwrap_or_else(PoisonError::into_inner).take(),
     ));

@@ -360,6 +360,7 @@ impl Layers for Keeper {
     }
 
     async fn remove(&self, layer: &LayerId) -> Result<bool, RuntimeError> {
+        self.0.spares.forget(layer);
         let Some(left) = self.store()?.take_out(layer)? else {
             return Ok(false);
         };

@@ -16,6 +16,9 @@ const OVERLAY: &[u8] = b"user.overlay.";
 /// What a sandbox set as `user.overlay.…` itself, as overlayfs stores it.
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 
+/// An extended attribute: its name and value.
+pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
+
 /// The attributes of one file, with the ids inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attributes {
@@ -24,7 +27,7 @@ pub(crate) struct Attributes {
     pub(crate) gid: u32,
     pub(crate) mtime: Timespec,
     /// Sorted by name.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Vec<Xattr>,
 }
 
 impl Default for Attributes {
@@ -200,7 +203,7 @@ fn xattr_names(file: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names)
 }
 
-fn xattrs(file: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn xattrs(file: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
     let names = xattr_names(file)?;
     let mut found = Vec::with_capacity(names.len());
     for name in names {

@@ -130,7 +130,7 @@ fn is_same(now: (&View, &Found), before: (&View, &Found), name: &[u8]) -> Result
             return Ok(same_time && read(now_in)? == read(before_in)?);
         }
         FileType::RegularFile | FileType::Directory => {}
-        _ => return Ok(a.st_rdev == b.st_rdev),
+        _ => return Ok(same_time && a.st_rdev == b.st_rdev),
     }
     let extended = |parent, stat: &Stat| -> Result<_, Errno> {
         let opened = match kind(stat) {

@@ -111,7 +111,7 @@ impl Text {
         for number in [found.mode, found.uid, found.gid] {
             self.hash.update(number.to_le_bytes());
         }
-        self.hash.update((found.mtime.tv_sec as i64).to_le_bytes());
+        self.hash.update(found.mtime.tv_sec.to_le_bytes());
         self.hash.update((found.mtime.tv_nsec as u32).to_le_bytes());
     }
 
@@ -167,7 +167,7 @@ impl Text {
                 self.bytes(name);
                 self.attributes(&Attributes::of(stat, self.owners));
                 if !pipe {
-                    self.hash.update((kind.as_raw_mode() as u32).to_le_bytes());
+                    self.hash.update(kind.as_raw_mode().to_le_bytes());
                     self.hash.update(stat.st_rdev.to_le_bytes());
                 }
             }

@@ -50,6 +50,6 @@ pub struct Summary {
     pub files: u64,
     /// Devices and sockets, which were left out.
     pub left_out: u64,
-    /// Of an archive: the compressed or uncompressed bytes are the caller's to count; these are entries read.
+    /// Entries of the archive that were read; else 0.
     pub entries: u64,
 }

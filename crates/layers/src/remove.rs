@@ -169,8 +169,8 @@ mod tests {
         }
         std::fs::create_dir(place.path().join("a/closed")).unwrap();
         std::fs::create_dir(place.path().join("a/closed/more")).unwrap();
-        std::fs::set_permissions(place.path().join("a/closed/more"), PermissionsExt::from_mode(0)).unwrap();
-        std::fs::set_permissions(place.path().join("a/closed"), PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(place.path().join("a/closed/more"), PermissionsExt::from_mode(0o000)).unwrap();
+        std::fs::set_permissions(place.path().join("a/closed"), PermissionsExt::from_mode(0o000)).unwrap();
         remove(top.as_fd(), b"a").unwrap();
         assert!(!place.path().join("a").exists());
         assert!(place.path().join("other/file").exists() && place.path().join("stays").exists());

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 /// Each crate of the workspace and the crates of the workspace that it may use.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     (
         "sandhold",
         &[
@@ -29,6 +29,7 @@ const EDGES: [(&str, &[&str]); 15] = [
         &["sandhold-egress", "sandhold-wire", "sandhold-runtime"],
     ),
     ("sandhold-egress", &["sandhold-netlink", "sandhold-runtime"]),
+    ("sandhold-images", &["sandhold-runtime"]),
     ("sandhold-runtime", &[]),
     ("sandhold-prove", &[]),
     (

@@ -6,13 +6,13 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::process::{Gid, Pid, Signal, Uid, pidfd_send_signal};
 
-use super::message::{At, Create, Failure, IdSource, LayerName, Phase, Stack, Step, Way};
+use super::message::{At, Create, Failure, IdMap, IdSource, LayerName, Phase, Stack, Step, Way};
 use super::setup::Launcher;
 use super::stack::{self, Mounts};
 use super::vault::Vault;
-use super::{child, guarded, protocol, root};
+use super::{child, guarded, keeper, protocol, root};
 use crate::cgroup::{remove_at, write_at};
 use crate::packet;
 use crate::sys::{self, CloneFlags, Forked};
@@ -238,7 +238,44 @@ fn mounts(launcher: &mut Launcher, create: &Create, proc: &OwnedFd) -> Result<Mo
         });
     };
     let lowers = lowers(launcher.vault()?, stack, user_namespace)?;
-    Ok(Mounts { trees, ..lowers })
+    let ids = (create.uids, create.gids);
+    let upper = stack
+        .folder
+        .as_ref()
+        .map(|name| folder(launcher.hello.ids, name, ids, user_namespace));
+    Ok(Mounts {
+        trees,
+        upper: upper.transpose()?,
+        ..lowers
+    })
+}
+
+/// A new folder of the store for a sandbox to write to, as a mount with the id map of `user_namespace` if there is one.
+pub(super) fn folder(
+    source: IdSource,
+    name: &str,
+    (uids, gids): (IdMap, IdMap),
+    user_namespace: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Failure> {
+    let path = keeper::temporary(name);
+    root::make_dir(rustix::fs::CWD, &path, 0o711).on(Step::Store, name)?;
+    let folder = root::clone_tree(rustix::fs::CWD, &path, false).on(Step::Store, name)?;
+    stack::fill(folder.as_fd())?;
+    // Of the sandbox's root: on disk as inside where there is an id map, else as it is seen here.
+    let owner = match source {
+        IdSource::Ranges => None,
+        IdSource::SubIds => Some((uids.outside, gids.outside)),
+        IdSource::Single => None,
+    };
+    if let Some((uid, gid)) = owner {
+        for part in [stack::WRITTEN, stack::WORK] {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(&folder, part, Some(uid), Some(gid), flags).on(Step::Store, name)?;
+        }
+    }
+    sys::set_attributes(folder.as_fd(), false, stack::SAFE, user_namespace).on(Step::Store, name)?;
+    Ok(folder)
 }
 
 /// The layers of a root that come as mounts of their own, with the id map of `user_namespace` if there is one.

@@ -78,6 +78,11 @@ fn failed(error: &Error, object: &str) -> Worked {
     }
 }
 
+/// The path of a folder among the temporary ones.
+pub(super) fn temporary(name: &str) -> String {
+    format!("{}/{TEMPORARY}/{name}", root::LAYERS)
+}
+
 fn store() -> Result<OwnedFd, Failure> {
     rustix::fs::open(root::LAYERS, FOLDER, Mode::empty()).on(Step::Store, "its folder")
 }
@@ -252,6 +257,18 @@ pub(super) fn remove(name: &str) -> Result<Worked, Failure> {
     let place = place.on(Step::Store, TEMPORARY)?;
     Ok(match sandhold_layers::remove(place.as_fd(), name.as_bytes()) {
         Ok(()) => Worked::Removed,
+        Err(error) => failed(&error, name),
+    })
+}
+
+/// How much a temporary folder holds.
+pub(super) fn measure(name: &str) -> Result<Worked, Failure> {
+    let folder = rustix::fs::open(temporary(name), FOLDER, Mode::empty()).on(Step::Store, name)?;
+    Ok(match sandhold_layers::measure(folder.as_fd()) {
+        Ok(size) => Worked::Measured(About {
+            bytes: size.disk,
+            files: size.files,
+        }),
         Err(error) => failed(&error, name),
     })
 }

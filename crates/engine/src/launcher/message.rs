@@ -183,6 +183,8 @@ pub(crate) enum Work {
     Verify(LayerId),
     /// Remove a temporary folder.
     Remove(String),
+    /// Say how much a temporary folder holds.
+    Measure(String),
     /// Compare. Descriptor: the sandbox's border.
     Changes(Look),
 }
@@ -322,8 +324,10 @@ impl From<Changed> for Changes {
 pub(crate) struct Restack {
     /// The request that made the sandbox.
     pub(crate) sandbox: u64,
-    /// The ids of its root inside, user and group.
-    pub(crate) ids: (u32, u32),
+    /// Its ids, users' and groups'.
+    pub(crate) ids: (IdMap, IdMap),
+    /// The temporary folder that it writes to now; `None`: in memory.
+    pub(crate) folder: Option<String>,
     /// The number that its upper of now is held under from then on; `None`: it goes.
     pub(crate) hold: Option<u64>,
     /// What the new root is made of.
@@ -363,6 +367,8 @@ pub(crate) enum Worked {
     },
     /// A folder is gone.
     Removed,
+    /// How much a folder holds.
+    Measured(About),
     /// What differs.
     Changes(Changed),
     /// File work failed; nothing has changed.

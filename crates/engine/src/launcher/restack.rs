@@ -18,13 +18,13 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::busy;
 use super::child::take_ids;
 use super::message::{At, Failure, IdSource, Restack, Step, Worked};
 use super::root::{self, attach, clone_tree, make_dir};
 use super::setup::Launcher;
 use super::stack::{self, OVER, UPPER, WRITTEN};
 use super::vault;
+use super::{busy, create, keeper};
 use crate::sys::{Unshare, set_attributes, unshare};
 use crate::template::FIXED;
 
@@ -60,25 +60,36 @@ pub(super) fn restack(launcher: &Launcher, pid: Pid, order: &Restack, border: &O
 
     // The old upper, from where it is attached.
     if let Some(number) = order.hold {
-        let old = vault.at(&mounts, || {
-            let upper = rustix::fs::openat(border, UPPER, FOLDER, Mode::empty())?;
-            clone_tree(&upper, "", false)
-        });
+        let old = match &order.folder {
+            // Without the sandbox's id map, which it gets from whoever takes it.
+            Some(name) => clone_tree(CWD, &keeper::temporary(name), false),
+            None => vault.at(&mounts, || {
+                let upper = rustix::fs::openat(border, UPPER, FOLDER, Mode::empty())?;
+                clone_tree(&upper, "", false)
+            }),
+        };
         let old = old.on(Step::Restack, "the old upper")?;
         size = left(&old).on(Step::Restack, "the old upper")?;
         set_attributes(old.as_fd(), false, root::LOCKED, None).on(Step::Restack, "the old upper")?;
         vault.put(number, &old).at(Step::Vault)?;
     }
-    let lowers = super::create::lowers(&vault, &order.stack, mapped.then(|| users.as_fd()))?;
+    let lowers = create::lowers(&vault, &order.stack, mapped.then(|| users.as_fd()))?;
     stack::attach_layers(&order.stack, &lowers)?;
     drop(lowers);
+    let on_disk = order.stack.folder.as_ref();
+    let on_disk =
+        on_disk.map(|name| create::folder(launcher.hello.ids, name, order.ids, mapped.then(|| users.as_fd())));
+    let on_disk = on_disk.transpose()?;
 
     // With the sandbox's ids and rights, in a copy of all that.
     move_into_link_name_space(users.as_fd(), Some(LinkNameSpaceType::User)).on(Step::Restack, "its user namespace")?;
-    take_ids(launcher.hello.ids, order.ids)?;
+    take_ids(launcher.hello.ids, (order.ids.0.inside, order.ids.1.inside))?;
     unshare(Unshare::Mounts).on(Step::Restack, "a mount namespace")?;
     rustix::process::umask(Mode::empty());
-    let upper = stack::memory(size.0, size.1)?;
+    let upper = match on_disk {
+        Some(upper) => upper,
+        None => stack::memory(size.0, size.1)?,
+    };
     attach(&upper, CWD, root::STAGE).on(Step::Restack, "the new upper")?;
     if order.end_others {
         let written = rustix::fs::openat(&upper, WRITTEN, FOLDER, Mode::empty()).at(Step::Root)?;

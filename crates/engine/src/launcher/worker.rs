@@ -50,6 +50,7 @@ fn work_on(
         Work::Merge { draft, below, layers } => keeper::merge(launcher, draft, below, layers),
         Work::Verify(layer) => keeper::verify(launcher, layer),
         Work::Remove(name) => keeper::remove(name),
+        Work::Measure(name) => keeper::measure(name),
     }
 }
 

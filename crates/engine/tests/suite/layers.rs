@@ -445,3 +445,59 @@ async fn nothing_is_left_of_layers() {
         assert!(matches!(error, Some(RuntimeError::UnknownLayer(_))), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn what_is_written_can_be_kept_on_disk() {
+    let (place, engine) = keeping().await;
+    let on_disk = |root: Root| SandboxSpec {
+        root,
+        storage: sandhold_runtime::Storage::Disk,
+        ..spec()
+    };
+    let drafts = || {
+        let entries = std::fs::read_dir(place.path().join("layers/store/tmp"))
+            .unwrap()
+            .flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| !name.ends_with(".lock")).count()
+    };
+    let first = engine.create(on_disk(Root::default())).await.unwrap();
+    assert_eq!(drafts(), 1);
+    out(&*first, USER, "echo one > ~/a; chmod 600 ~/a; stat -f -c %T ~ > ~/kind").await;
+    out(&*first, root(&engine), "rm /etc/shells; echo x >> /etc/environment").await;
+    let one = first.checkpoint().await.unwrap();
+    assert_eq!(drafts(), 2);
+    out(&*first, USER, "echo two >> ~/a").await;
+    let fork = of(&engine, one.clone()).await;
+    let second = engine.create(on_disk(one.clone())).await.unwrap();
+    for sandbox in [&fork, &second] {
+        let look =
+            "cat ~/a; stat -c %a:%U ~/a; ls /etc/shells 2>&1 | wc -l; cat /etc/environment; touch ~/more /tmp/x; ls ~";
+        assert_eq!(out(&**sandbox, USER, look).await, "one\n600:user\n1\nx\na\nkind\nmore");
+    }
+    assert_eq!(out(&*first, USER, "cat ~/a").await, "one\ntwo");
+    let kept = engine.layers().unwrap().keep(&one).await.unwrap();
+    let third = of(&engine, kept.into()).await;
+    assert_eq!(out(&*third, USER, "cat ~/a; stat -c %a:%U ~/a").await, "one\n600:user");
+    first.roll_back(&one).await.unwrap();
+    assert_eq!(out(&*first, USER, "cat ~/a").await, "one");
+    // More than it may: it is ended, and nothing of it is left.
+    let resources = sandhold_runtime::Resources {
+        disk_bytes: Some(64 << 20),
+        ..sandhold_runtime::Resources::default()
+    };
+    let greedy = engine
+        .create(SandboxSpec {
+            resources,
+            ..on_disk(Root::default())
+        })
+        .await
+        .unwrap();
+    sh(&*greedy, USER, "head -c 100000000 /dev/zero > ~/big").await;
+    assert!(greedy.ended().await.contains("disk"), "{}", greedy.ended().await);
+    for sandbox in [first, fork, second, third, greedy] {
+        sandbox.kill().await;
+    }
+    drop(one);
+    eventually("no folder is left", || drafts() == 0).await;
+}

@@ -93,23 +93,60 @@ async fn an_id_in_use_is_refused() {
 }
 
 #[tokio::test]
-async fn who_asks_for_anything_else_gets_one_of_their_own() {
+async fn who_asks_for_anything_else_gets_one_of_their_own_and_the_next_finds_one() {
     if !alone() {
         return;
     }
     let engine = start(4).await;
     let spare = the_spare(&engine).await;
-    let named = engine.create(spec()).await.unwrap();
-    assert_eq!(out(&*named, USER, "hostname").await, "testbox");
     let resources = Resources {
         open_files: Some(77),
         ..Resources::default()
     };
-    let limited = engine.create(SandboxSpec { resources, ..usual() }).await.unwrap();
-    assert_eq!(out(&*limited, USER, "ulimit -n").await, "77");
-    named.kill().await;
-    limited.kill().await;
-    assert_eq!(the_spare(&engine).await, spare);
+    let limited = || SandboxSpec { resources, ..usual() };
+    let first = engine.create(limited()).await.unwrap();
+    assert_eq!(out(&*first, USER, "ulimit -n").await, "77");
+    assert!(first_processes().contains(&spare), "the usual one still waits");
+    eventually("one of the other shape", || engine.spares() == 2).await;
+    let before = first_processes();
+    let second = engine.create(limited()).await.unwrap();
+    assert_eq!(out(&*second, USER, "ulimit -n; hostname").await, "77\nsandhold");
+    assert!(first_processes().contains(&spare));
+    first.kill().await;
+    second.kill().await;
+    eventually("the end of both", || before.difference(&first_processes()).count() == 2).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_spare_one_stands_on_the_layers_that_were_asked_for() {
+    if !alone() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.spares = 1;
+    config.store = Some(place.path().join("layers"));
+    let engine = Engine::start(config).await.expect("an engine");
+    let first = engine.create(usual()).await.unwrap();
+    out(&*first, USER, "echo kept > ~/kept").await;
+    let layers = engine.layers().unwrap();
+    let root = layers.keep(&first.checkpoint().await.unwrap()).await.unwrap();
+    let of = || SandboxSpec {
+        root: root.clone().into(),
+        ..usual()
+    };
+    let second = engine.create(of()).await.unwrap();
+    eventually("one of each", || engine.spares() == 2).await;
+    let waiting = first_processes();
+    let third = engine.create(of()).await.unwrap();
+    assert_eq!(out(&*third, USER, "cat ~/kept; echo more >> ~/kept").await, "kept");
+    assert_eq!(out(&*second, USER, "cat ~/kept").await, "kept");
+    third.kill().await;
+    eventually("the end of one that waited", || {
+        waiting.difference(&first_processes()).count() == 1
+    })
+    .await;
     engine.shutdown().await;
 }
 
@@ -118,7 +155,15 @@ async fn one_that_died_is_not_given() {
     if !alone() {
         return;
     }
-    let engine = start(4).await;
+    // One at all, so that it is known which.
+    let engine = Engine::start(EngineConfig {
+        spares: 1,
+        spares_most: 1,
+        max_sandboxes: 4,
+        ..config()
+    })
+    .await
+    .expect("an engine");
     for round in 0..4 {
         let spare = the_spare(&engine).await;
         // At once, and after its end was noticed.

@@ -20,7 +20,9 @@ impl Unpacker<'_> {
         let Some(target_name) = target.pop() else {
             return Err(Error::refused(path, "it links to a folder"));
         };
-        let target = self.resolve(&target, path)?;
+        let target = self
+            .resolve(&target, path)?
+            .ok_or_else(|| Error::refused(path, NOWHERE))?;
         let target_folder = self.target(&target, &target_name, path)?;
         self.parent(folders, path)?;
         let link = |parent: &super::Parent| {

@@ -15,6 +15,8 @@ use crate::view::View;
 /// The names of a path.
 pub(super) type Names = Vec<Box<[u8]>>;
 
+const IN_A_FILE: &str = "what it is in is a file";
+
 /// Nothing outside, nothing through a link.
 const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
@@ -75,7 +77,9 @@ impl Unpacker<'_> {
             let parent = match self.open_at_once(&key) {
                 Some(folder) => Parent::open(key.clone(), key, folder, path)?,
                 None => {
-                    let names = self.resolve(&key, path)?;
+                    let names = self
+                        .resolve(&key, path)?
+                        .ok_or_else(|| Error::refused(path, IN_A_FILE))?;
                     let folder = self.ensure(&names, path)?;
                     Parent::open(key, names, folder, path)?
                 }
@@ -92,8 +96,9 @@ impl Unpacker<'_> {
         rustix::fs::openat2(self.into, path, FOLDER, Mode::empty(), INSIDE).ok()
     }
 
-    /// Follows links as they would be inside, in this layer and those below: where the folder is, or would be.
-    pub(super) fn resolve(&self, names: &Names, path: &[u8]) -> Result<Names, Error> {
+    /// Follows links as they would be inside, in this layer and those below: where the folder is, or would be. None where
+    /// it would be in a file.
+    pub(super) fn resolve(&self, names: &Names, path: &[u8]) -> Result<Option<Names>, Error> {
         let mut view = View::new(&self.layers).at("open", path)?;
         let mut found = Names::new();
         let mut waiting: Vec<Box<[u8]>> = names.iter().rev().cloned().collect();
@@ -134,13 +139,13 @@ impl Unpacker<'_> {
                     self.push(&mut found, &name, path)?;
                     view.enter(&name).at("open", path)?;
                 }
-                Some(_) => return Err(Error::refused(path, "what it is in is a file")),
+                Some(_) => return Ok(None),
             }
         }
         if found.iter().map(|name| name.len() + 1).sum::<usize>() > self.limits.path {
             return Err(Error::too_much("bytes of a path", self.limits.path as u64, path));
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Opens a folder that no link leads through; what of it only layers below have is made here with their attributes.
@@ -175,7 +180,7 @@ impl Unpacker<'_> {
         }
         match rustix::fs::mkdirat(view.here(0), name, Mode::RWXU) {
             // A file of this layer is in the way.
-            Err(Errno::EXIST) => return Err(Error::refused(path, "what it is in is a file")),
+            Err(Errno::EXIST) => return Err(Error::refused(path, IN_A_FILE)),
             made => made.at("make the folder", path)?,
         }
         self.done.files += 1;

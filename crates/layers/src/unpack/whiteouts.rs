@@ -21,10 +21,11 @@ impl Unpacker<'_> {
             // Notes of AUFS, from which the form comes.
             _ if hidden.starts_with(b".wh.") => Ok(()),
             b"" | b"." | b".." => Err(Error::refused(path, "it hides nothing that has a name")),
-            _ => {
-                let names = self.resolve(&folders, path)?;
-                self.hide_one(&names, hidden, path)
-            }
+            // In the place of its folder came a file, which hides it already.
+            _ => match self.resolve(&folders, path)? {
+                Some(names) => self.hide_one(&names, hidden, path),
+                None => Ok(()),
+            },
         }
     }
 
@@ -63,7 +64,9 @@ impl Unpacker<'_> {
     }
 
     fn hide_all(&mut self, folders: &Names, path: &[u8]) -> Result<(), Error> {
-        let mut names = self.resolve(folders, path)?;
+        let Some(mut names) = self.resolve(folders, path)? else {
+            return Ok(());
+        };
         self.settle()?;
         let Some(name) = names.pop() else {
             return self.hide_root(path);
