@@ -27,7 +27,7 @@ struct Level {
 }
 
 /// Writes everything below `root` that is on its file system.
-pub(super) fn pack(root: &str, out: &mut impl Write) -> Result<(), ArchiveError> {
+pub(super) fn pack(root: impl rustix::path::Arg, out: &mut impl Write) -> Result<(), ArchiveError> {
     let fd = open_dir(rustix::fs::CWD, root).map_err(ArchiveError::file(b""))?;
     let stat = fstat(&fd).map_err(ArchiveError::file(b""))?;
     let mut packer = Packer {

@@ -22,7 +22,7 @@ use crate::limits::{ARCHIVE_DEPTH, ARCHIVE_READ};
 const PATH_PIECE: usize = 4000;
 
 /// Replaces everything below `root` by the archive. `switches`: owners can be given.
-pub(super) fn unpack(root: &str, input: &mut impl Read, switches: bool) -> Result<(), ArchiveError> {
+pub(super) fn unpack(root: impl rustix::path::Arg, input: &mut impl Read, switches: bool) -> Result<(), ArchiveError> {
     let root = open_dir(CWD, root).map_err(ArchiveError::file(b""))?;
     let device = fstat(&root).map_err(ArchiveError::file(b""))?.st_dev;
     let mut unpacker = Unpacker {
