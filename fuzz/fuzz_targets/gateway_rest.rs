@@ -97,6 +97,7 @@ fn api() -> &'static Router {
             max_timeout_s: 3600,
             caps: CapRules::default(),
             keep_paused: false,
+            pause_at_end: false,
             egress: Egress::new(EgressConfig::default()).expect("no rule is wrong"),
         };
         let gateway = Gateway::new(Arc::new(Hollow), config).expect("the registry opens");

@@ -487,6 +487,58 @@ NETWORK = [
     ),
 ]
 
+# What a machine without overlays says.
+NO_LAYERS = ("unsupported",)
+
+SNAPSHOTS = [
+    Row(
+        "create_snapshot",
+        [Good({"name": "catalogue"}, {"snapshot_id": "catalogue:default", "names": list}, unless=NO_LAYERS)],
+        wrong=Bad({"name": 5}, "name"),
+        missing=Bad({"sandbox_id": NO_SANDBOX}, NO_SANDBOX),
+        limit=Bad({"name": "n" * 261}, "name"),
+    ),
+    Row(
+        "list_snapshots",
+        [Good({"limit": 5}, {"snapshots": list, "truncated": False})],
+        wrong=Bad({"limit": "many"}, "limit"),
+        missing="a sandbox that is not there has none",
+        limit=Bad({"limit": 101}, "limit"),
+    ),
+    Row(
+        "diff_sandbox",
+        [
+            Good({"limit": 5}, {"changes": [{"path": text("^/"), "change": text("added|changed|removed")}]}, unless=NO_LAYERS),
+            # Programs run in it, so the snapshot may be a copy, which is no state that it stands on.
+            Good({"since": "catalogue"}, {"changes": list}, unless=(*NO_LAYERS, "conflict")),
+        ],
+        wrong=Bad({"since": "no name"}, "since"),
+        missing=Bad({"sandbox_id": NO_SANDBOX}, NO_SANDBOX),
+        limit=Bad({"limit": 1001}, "limit"),
+    ),
+    Row(
+        "fork_sandbox",
+        [Good({"count": 2, "timeout_s": 60}, {"forks": [{"sandbox_id": text("^i")}]}, unless=NO_LAYERS)],
+        wrong=Bad({"count": "many"}, "count"),
+        missing=Bad({"sandbox_id": NO_SANDBOX}, NO_SANDBOX),
+        limit=Bad({"count": 21}, "count"),
+    ),
+    Row(
+        "rollback_sandbox",
+        [Good({"snapshot": "catalogue"}, {"rolled_back_to": "catalogue"}, unless=NO_LAYERS)],
+        wrong=Bad({"snapshot": "a", "checkpoint": "b"}, "exactly one"),
+        missing=Bad({"sandbox_id": NO_SANDBOX, "snapshot": "catalogue"}, NO_SANDBOX),
+        limit=Bad({"snapshot": "s" * 261}, "snapshot"),
+    ),
+    Row(
+        "delete_snapshot",
+        [Good({"snapshot": "catalogue"}, {"deleted": bool}), Good({"snapshot": "catalogue"}, {"deleted": False})],
+        wrong=Bad({"snapshot": "no name"}, "snapshot"),
+        missing="one that is not there is gone",
+        limit=Bad({"snapshot": "s" * 261}, "snapshot"),
+    ),
+]
+
 ENDS = [
     Row(
         "shutdown_sandbox",
@@ -507,4 +559,4 @@ ENDS = [
     ),
 ]
 
-ROWS = [*SANDBOX, *FILES, *COMMANDS, *SERVICES, *TRANSFER, *WATCH, *PROCESSES, *SHELL, *NETWORK, *ENDS]
+ROWS = [*SANDBOX, *FILES, *COMMANDS, *SERVICES, *TRANSFER, *WATCH, *PROCESSES, *SHELL, *NETWORK, *SNAPSHOTS, *ENDS]

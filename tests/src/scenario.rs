@@ -48,6 +48,8 @@ pub fn own_settings_only(command: &mut Command) -> &mut Command {
         "SANDHOLD_CA_FILE",
         "SANDHOLD_SECRETS",
         "SANDHOLD_CONFIRM",
+        "SANDHOLD_ON_EXIT",
+        "SANDHOLD_CHECKPOINT",
         "E2B_API_KEY",
         "E2B_DOMAIN",
         "E2B_API_URL",

@@ -77,6 +77,7 @@ Environment:
   SANDHOLD_MAX_LIMITS  as --max-limits
   SANDHOLD_TOKEN       the token of `mcp --http`
   SANDHOLD_CONFIRM     as --confirm of `mcp`; for `serve`, too
+  SANDHOLD_ON_EXIT     as --on-exit of `mcp`; SANDHOLD_CHECKPOINT as its --checkpoint
   SANDHOLD_LOG         what is logged to stderr: error, warn (default), info, debug, trace, or a filter
   E2B_API_KEY          use E2B; with E2B_DOMAIN, E2B_API_URL, E2B_SANDBOX_URL as in E2B's own SDKs";
 
@@ -127,6 +128,16 @@ pub(crate) struct McpArgs {
     /// the client cannot ask the tool is refused [default: $SANDHOLD_CONFIRM, else destructive]
     #[arg(long, value_name = "WHEN", value_parser = ["never", "destructive", "always"])]
     pub(crate) confirm: Option<String>,
+    /// What becomes of local sandboxes when this server ends: kill, or pause, which keeps their files for the next server:
+    /// list_sandboxes shows them there, connect_sandbox brings them back without their processes, and the default sandbox
+    /// comes back by itself to clients that start the server in the same folder. They take disk until they are ended
+    /// [default: $SANDHOLD_ON_EXIT, else kill]
+    #[arg(long, value_name = "WHAT", value_parser = ["kill", "pause"])]
+    pub(crate) on_exit: Option<String>,
+    /// Keep a checkpoint of a sandbox's files before each call that may change them (turn); answers name it, and
+    /// rollback_sandbox takes it [default: $SANDHOLD_CHECKPOINT, else off]
+    #[arg(long, value_name = "WHEN", value_parser = ["turn", "off"])]
+    pub(crate) checkpoint: Option<String>,
     #[command(flatten)]
     pub(crate) selection: SelectionArgs,
 }
@@ -134,8 +145,8 @@ pub(crate) struct McpArgs {
 /// Which tools.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SelectionArgs {
-    /// Toolsets to offer: sandbox, files, commands, services, transfer, watch, processes, shell, network, default (the first five)
-    /// or all
+    /// Toolsets to offer: sandbox, files, commands, services, transfer, watch, processes, shell, network,
+    /// snapshots, default (the first five) or all
     #[arg(long, value_name = "TOOLSET", value_delimiter = ',')]
     toolsets: Vec<String>,
     /// Single tools to offer beside the toolsets; without --toolsets only these

@@ -50,7 +50,7 @@ impl Local {
             .await
     }
 
-    /// Ends every sandbox.
+    /// Ends every sandbox, or pauses it where the settings say so.
     pub(crate) async fn shutdown(&self) {
         if let Some((gateway, _)) = self.started.get() {
             gateway.shutdown().await;
@@ -59,7 +59,7 @@ impl Local {
 }
 
 async fn start(settings: &LocalSettings, domain: Option<&str>) -> Result<(Gateway, Router)> {
-    let gateway = start_gateway(settings, domain.map(str::to_owned), false).await?;
+    let gateway = start_gateway(settings, domain.map(str::to_owned), settings.pause_at_end).await?;
     let router = gateway.router(Owner::LOCAL);
     Ok((gateway, router))
 }
@@ -91,6 +91,7 @@ pub(crate) async fn start_gateway(
         max_timeout_s: MAX_TIMEOUT_S,
         caps: settings.caps,
         keep_paused,
+        pause_at_end: settings.pause_at_end,
         egress,
     };
     Ok(Gateway::new(engine, config)?)

@@ -28,6 +28,10 @@ pub(crate) mod env {
     pub(crate) const SANDHOLD_CA_FILE: &str = "SANDHOLD_CA_FILE";
     /// When users are asked before something is destroyed.
     pub(crate) const SANDHOLD_CONFIRM: &str = "SANDHOLD_CONFIRM";
+    /// What becomes of local sandboxes when `mcp` ends.
+    pub(crate) const SANDHOLD_ON_EXIT: &str = "SANDHOLD_ON_EXIT";
+    /// Whether checkpoints are taken before calls of tools.
+    pub(crate) const SANDHOLD_CHECKPOINT: &str = "SANDHOLD_CHECKPOINT";
     /// Isolation level of local sandboxes: `namespaces` (default), `landlock` or `gvisor`.
     pub(crate) const SANDHOLD_ISOLATION: &str = "SANDHOLD_ISOLATION";
     /// Folders of programs: `runsc` is looked for there.
@@ -79,6 +83,10 @@ pub(crate) struct Settings {
     pub(crate) token: Option<String>,
     /// When users are asked, from the environment.
     pub(crate) confirm: Confirm,
+    /// Whether local sandboxes of `mcp` are paused at its end, from the environment.
+    pub(crate) pause_on_exit: bool,
+    /// Whether checkpoints are taken before calls of tools, from the environment.
+    pub(crate) checkpoint: bool,
     /// The local engine's settings.
     pub(crate) local: LocalSettings,
 }
@@ -105,6 +113,8 @@ pub(crate) struct LocalSettings {
     pub(crate) egress: EgressConfig,
     /// Limits of sandboxes.
     pub(crate) caps: CapRules,
+    /// Whether sandboxes that run are paused at the end, and paused ones outlive it.
+    pub(crate) pause_at_end: bool,
 }
 
 /// One costs little more than a mebibyte, and one is there again before most clients ask for another.
@@ -267,8 +277,16 @@ impl Settings {
         let defaults = caps(("--limits", &args.limits), env::SANDHOLD_LIMITS)?;
         let most = caps(("--max-limits", &args.max_limits), env::SANDHOLD_MAX_LIMITS)?;
         let caps = CapRules::new(defaults, most).map_err(|why| anyhow::anyhow!("the limits of sandboxes: {why}"))?;
+        let one_of = |name: &str, yes: &str, no: &str| match text(name)?.as_deref() {
+            None => Ok(false),
+            Some(word) if word == no => Ok(false),
+            Some(word) if word == yes => Ok(true),
+            Some(other) => bail!("{name} is {other:?}; it can be {yes} or {no}"),
+        };
         Ok(Self {
             provider,
+            pause_on_exit: one_of(env::SANDHOLD_ON_EXIT, "pause", "kill")?,
+            checkpoint: one_of(env::SANDHOLD_CHECKPOINT, "turn", "off")?,
             log: text(env::SANDHOLD_LOG)?.unwrap_or_else(|| "warn".into()),
             token: text(env::SANDHOLD_TOKEN)?,
             confirm: match text(env::SANDHOLD_CONFIRM)? {
@@ -287,6 +305,7 @@ impl Settings {
                 spares,
                 egress,
                 caps,
+                pause_at_end: false,
             },
         })
     }
@@ -457,6 +476,14 @@ mod tests {
 
     #[test]
     fn the_policy_of_questions() {
+        for (name, yes, no) in [
+            ("SANDHOLD_ON_EXIT", "pause", "kill"),
+            ("SANDHOLD_CHECKPOINT", "turn", "off"),
+        ] {
+            let of = |value| read(&[], &[(name, value)]).map(|s| s.pause_on_exit || s.checkpoint);
+            assert!(of(yes).unwrap() && !of(no).unwrap() && !of("").unwrap());
+            assert!(of("maybe").unwrap_err().to_string().contains(yes));
+        }
         let policy = |value| read(&[], &[("SANDHOLD_CONFIRM", value)]).map(|s| s.confirm);
         assert_eq!(policy("").unwrap(), Confirm::Destructive);
         assert_eq!(policy("always").unwrap(), Confirm::Always);

@@ -4,7 +4,10 @@
 //! proxy's (`{"sandboxId": …, "message": …, "code": 502}`), or the page of something in between that knows none of them.
 
 use connectrpc::ErrorCode;
-use sandhold_wire::names;
+use sandhold_wire::{
+    names,
+    rest::{CHECKPOINT_NOT_FOUND, SNAPSHOT_NOT_FOUND},
+};
 use serde_json::Value;
 
 use crate::{
@@ -23,6 +26,8 @@ pub(crate) struct Refusal {
     pub(crate) understood: bool,
     /// What a person reads.
     pub(crate) message: String,
+    /// Whether it is about a snapshot or checkpoint that is not there, not about the sandbox.
+    pub(crate) about_state: bool,
 }
 
 impl Refusal {
@@ -47,7 +52,9 @@ impl Refusal {
                 .and_then(Value::as_str)
                 .filter(|text| !text.is_empty());
             let number = code.and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+            let word = fields.get("error_code").and_then(Value::as_str);
             return Self {
+                about_state: word.is_some_and(|word| [SNAPSHOT_NOT_FOUND, CHECKPOINT_NOT_FOUND].contains(&word)),
                 status: number.filter(|code| (400..600).contains(code)).unwrap_or(status),
                 code: code.and_then(Value::as_str).and_then(|code| code.parse().ok()),
                 understood: code.is_some() || message.is_some(),
@@ -66,6 +73,18 @@ impl Refusal {
             code: None,
             understood: false,
             message,
+            about_state: false,
+        }
+    }
+
+    /// One that came inside of an answer.
+    pub(crate) fn known(status: u16, message: String) -> Self {
+        Self {
+            status,
+            code: None,
+            understood: true,
+            message,
+            about_state: false,
         }
     }
 
@@ -76,8 +95,13 @@ impl Refusal {
 
     /// What a refusal of the control plane means; `id` is the sandbox it is about.
     pub(crate) fn of_control_plane(self, id: Option<&str>) -> Error {
-        let Self { status, message, .. } = self;
-        match (status, id) {
+        let Self {
+            status,
+            message,
+            about_state,
+            ..
+        } = self;
+        match (status, id.filter(|_| !about_state)) {
             (400 | 422, _) => Error::InvalidArgument(message),
             (401, _) => Error::Unauthenticated(message),
             (404, Some(id)) => Error::SandboxNotFound {
@@ -89,6 +113,7 @@ impl Refusal {
             (409, _) => Error::Conflict(message),
             (429, _) => Error::RateLimited(message),
             (501, _) => Error::Unsupported(message),
+            (507, _) => Error::NoSpace(message),
             _ => Error::Server { status, message },
         }
     }

@@ -4,6 +4,7 @@ mod call;
 mod options;
 mod query;
 mod retry;
+mod snapshots;
 
 use std::{
     sync::{
@@ -20,8 +21,8 @@ use sandhold_wire::{
     limits::DEFAULT_TIMEOUT_S,
     names,
     rest::{
-        self, ConnectSandbox, LimitsReport, ListedSandbox, NetworkState, NewSandbox, SandboxDetail, SandboxMetric,
-        SetTimeout, UpdateNetwork,
+        self, AutoResume, ConnectSandbox, LimitsReport, ListedSandbox, NetworkState, NewSandbox, SandboxDetail,
+        SandboxMetric, SetTimeout, UpdateNetwork,
     },
 };
 use tower::Service;
@@ -34,6 +35,7 @@ use crate::{
 };
 
 pub use options::{CreateOptions, ListPage, ListQuery};
+pub use snapshots::{Back, SnapshotPage, SnapshotQuery};
 
 /// A client of one control plane. Cloning is cheap and shares connections.
 #[derive(Clone)]
@@ -150,6 +152,8 @@ impl Client {
             network: options.network,
             metadata: Some(options.metadata).filter(|pairs| !pairs.is_empty()),
             env_vars: Some(options.envs).filter(|pairs| !pairs.is_empty()),
+            auto_pause: options.pause_at_timeout.then_some(true),
+            auto_resume: options.pause_at_timeout.then_some(AutoResume { enabled: true }),
             cpu_count: options.cpus,
             memory_mb: options.memory_mb,
             disk_size_mb: options.disk_mb,
@@ -223,6 +227,7 @@ impl Client {
             envd_access_token: detail.envd_access_token,
             traffic_access_token: None,
             domain: detail.domain,
+            resumed_from: None,
         })
     }
 

@@ -18,7 +18,7 @@ mod sandbox;
 mod services;
 pub mod transport;
 
-pub use client::{Client, CreateOptions, ListPage, ListQuery};
+pub use client::{Back, Client, CreateOptions, ListPage, ListQuery, SnapshotPage, SnapshotQuery};
 pub use commands::{
     AttachedJob, CommandEvent, CommandRequest, CommandSelector, Commands, ExitStatus, JobSummary, Process,
     ProcessSummary, PtySize, SignalKind, job_tag,
@@ -32,8 +32,9 @@ pub use sandbox::Sandbox;
 pub use sandhold_wire::caps::{Cap, Caps, shown as shown_cap};
 pub use sandhold_wire::procfs::{ProcessList, ProcessRow, Signal};
 pub use sandhold_wire::rest::{
-    BlockedConnection, EnvdMetrics, Isolation, LimitsReport, ListedSandbox, Network, NetworkState, SandboxDetail,
-    SandboxMetric, State, UpdateNetwork,
+    BlockedConnection, ChangeKind, Checkpoint, EnvdMetrics, FileChange, FileKind, Isolation, LimitsReport,
+    ListedSandbox, Network, NetworkState, SandboxChanges, SandboxDetail, SandboxMetric, SnapshotInfo, State,
+    UpdateNetwork,
 };
 pub use sandhold_wire::services::{Busy, FailureKind, Listener, Ports, ProbeAnswer, ProbeFailure, Readiness};
 pub use services::{HttpRequest, ReadyQuery, Services};

@@ -30,6 +30,7 @@ struct Inner {
     /// `http` or `https`.
     scheme: &'static str,
     needs_token: bool,
+    resumed_from: Option<String>,
     envd: Arc<Envd>,
 }
 
@@ -89,6 +90,7 @@ impl Sandbox {
             },
         )?;
         let needs_token = answer.traffic_access_token.is_some_and(|token| !token.is_empty());
+        let resumed_from = answer.resumed_from;
         let template = answer
             .alias
             .filter(|alias| !alias.is_empty())
@@ -100,6 +102,7 @@ impl Sandbox {
                 domain,
                 scheme,
                 needs_token,
+                resumed_from,
                 envd: Arc::new(envd),
             }),
         })
@@ -155,6 +158,13 @@ impl Sandbox {
     #[must_use]
     pub fn needs_traffic_token(&self) -> bool {
         self.inner.needs_token
+    }
+
+    /// Of a handle that a connect made by resuming the sandbox: `full` if its processes went on, `filesystem` if only its files
+    /// came back. `None` where it ran, and where the provider does not say.
+    #[must_use]
+    pub fn resumed_from(&self) -> Option<&str> {
+        self.inner.resumed_from.as_deref()
     }
 
     /// Whether envd answers.

@@ -15,6 +15,8 @@ mod processes;
 mod search;
 #[path = "all/services.rs"]
 mod services;
+#[path = "all/snapshots.rs"]
+mod snapshots;
 #[path = "all/streams.rs"]
 mod streams;
 #[path = "all/stub.rs"]

@@ -201,6 +201,18 @@ pub(crate) async fn work(link: &Link, work: Work, fds: &[&OwnedFd]) -> Result<Wo
     }
 }
 
+/// Whether `root` is `lower` with further layers over it. A held layer that was written to the store is the stored one, too.
+fn stands_on(root: &Root, lower: &Root) -> bool {
+    let stored = |layer: &Layer| match layer {
+        Layer::Stored(id) => Some(*id),
+        Layer::Held(held) => held.keep().downcast_ref::<HeldLayer>()?.stored.get().copied(),
+    };
+    let same = |(one, other): (&Layer, &Layer)| one == other || stored(one).is_some_and(|id| stored(other) == Some(id));
+    root.base == lower.base
+        && root.layers.len() >= lower.layers.len()
+        && root.layers.iter().zip(&lower.layers).all(same)
+}
+
 impl Inner {
     fn layered(&self) -> Result<(Root, Arc<Link>), RuntimeError> {
         self.check_alive()?;
@@ -308,7 +320,7 @@ impl Inner {
     pub(crate) async fn changes(self: &Arc<Self>, since: &Root, most: usize) -> Result<Changes, RuntimeError> {
         let _changing = self.standing.changing.lock().await;
         let (root, link) = self.layered()?;
-        if !root.stands_on(since) {
+        if !stands_on(&root, since) {
             let what = "the sandbox does not stand on that state any more, or that state is a copy that was made while its \
                         files were in use: what differs since cannot be told";
             return Err(RuntimeError::InvalidSpec(what.to_owned()));

@@ -15,9 +15,10 @@ use sandhold_wire::{limits, names, signature::SignatureError};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Gateway,
+    Gateway, checkpoints,
     entry::Entry,
     error::Refusal,
+    forks,
     forward::refuse,
     keys::Keys,
     lifecycle, listing, network,
@@ -26,7 +27,7 @@ use crate::{
     query::is_signed,
     route::{Route, route, text},
     sandboxes::Sandboxes,
-    status, usage,
+    snapshots, status, usage,
 };
 
 /// Who may call.
@@ -65,6 +66,16 @@ pub(crate) fn router(gateway: Gateway, access: Access, beside: Router) -> Router
         .route("/sandboxes/{id}/timeout", post(lifecycle::set_timeout))
         .route("/sandboxes/{id}/refreshes", post(lifecycle::refresh))
         .route("/sandboxes/{id}/network", get(network::show).put(network::update))
+        .route("/sandboxes/{id}/snapshots", post(snapshots::create))
+        .route("/sandboxes/{id}/fork", post(forks::fork))
+        .route(
+            "/sandboxes/{id}/checkpoints",
+            post(checkpoints::create).get(checkpoints::list),
+        )
+        .route("/sandboxes/{id}/rollback", post(checkpoints::roll_back))
+        .route("/sandboxes/{id}/diff", get(checkpoints::diff))
+        .route("/snapshots", get(snapshots::list))
+        .route("/templates/{id}", delete(snapshots::delete))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::max(limits::REST_BODY))
@@ -135,14 +146,10 @@ fn signed_for(sandboxes: &Sandboxes, only: Option<Owner>, request: &Request) -> 
 }
 
 /// Parts of E2B's API that this server does not have, by the path's first word, and what to do instead.
-const NOT_BUILT: [(&str, &str); 5] = [
+const NOT_BUILT: [(&str, &str); 4] = [
     (
         "templates",
         "templates cannot be built or listed here yet; create sandboxes from \"base\"",
-    ),
-    (
-        "snapshots",
-        "snapshots are not built yet; keep what you need by downloading it",
     ),
     (
         "volumes",
@@ -157,25 +164,11 @@ const NOT_BUILT: [(&str, &str); 5] = [
         "secrets are not built yet; pass envVars to the sandbox instead",
     ),
 ];
-/// The same for what follows `/sandboxes/{id}/`.
-const NOT_BUILT_OF_SANDBOX: [(&str, &str); 2] = [
-    ("snapshots", NOT_BUILT[1].1),
-    (
-        "fork",
-        "forks are not built yet; create another sandbox and write the files again",
-    ),
-];
-
 async fn unknown(request: Request) -> Refusal {
     let path = request.uri().path();
     let mut words = path.split('/').skip(1).skip_while(|w| matches!(*w, "v2" | "v3"));
-    let (first, third) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
-    let missing = if first == "sandboxes" {
-        NOT_BUILT_OF_SANDBOX.iter().find(|(word, _)| *word == third)
-    } else {
-        NOT_BUILT.iter().find(|(word, _)| *word == first)
-    };
-    if let Some((_, what)) = missing {
+    let first = words.next().unwrap_or_default();
+    if let Some((_, what)) = NOT_BUILT.iter().find(|(word, _)| *word == first) {
         return Refusal::new(StatusCode::NOT_IMPLEMENTED, *what);
     }
     Refusal::new(

@@ -184,6 +184,11 @@ impl Archives {
         }
     }
 
+    /// Bytes of a sandbox's files; 0 if there are none.
+    pub(crate) fn size(&self, id: &str) -> u64 {
+        std::fs::metadata(self.path(id)).map_or(0, |meta| meta.len())
+    }
+
     /// Bytes that are kept.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)

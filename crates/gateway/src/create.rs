@@ -18,15 +18,16 @@ use sandhold_wire::{
 
 use crate::{
     caps,
-    entry::{Entry, Recipe},
+    entry::{Entry, Recipe, Start},
     error::{Refusal, chain},
     limits::TOKEN_BYTES,
     network::check,
     owner::Owner,
     sandboxes::Sandboxes,
+    snapshots,
 };
 
-const ID_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+pub(crate) const ID_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Makes a sandbox that ends after `default_timeout` seconds unless the request says otherwise.
@@ -37,20 +38,46 @@ pub(crate) async fn create(
     default_timeout: u64,
 ) -> Result<Arc<Entry>, Refusal> {
     let timeout = timeout(request.timeout, default_timeout, sandboxes.config.max_timeout_s)?;
-    let recipe = recipe(sandboxes, owner, request)?;
+    let origin = resolve(sandboxes, owner, &request.template_id).await?;
+    let root = origin.root.clone();
+    let recipe = recipe(sandboxes, owner, request, origin)?;
     let id = new_id()?;
-    let runtime = start(sandboxes, &id, &recipe).await?;
+    let runtime = start(sandboxes, &id, &recipe, root).await?;
     let entry = Entry::running(id, recipe, runtime, timeout);
     entry.open_way_out(&sandboxes.config.egress);
     Ok(sandboxes.insert(entry))
 }
 
-/// What is asked for, checked and completed.
-fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Recipe, Refusal> {
-    if request.template_id != names::DEFAULT_TEMPLATE {
-        let message = format!("template \"{}\" does not exist", request.template_id);
-        return Err(Refusal::new(http::StatusCode::NOT_FOUND, message));
+/// What a template's or snapshot's id or name stands for.
+pub(crate) struct Origin {
+    /// Its id.
+    pub(crate) template: String,
+    /// What it is called.
+    pub(crate) alias: String,
+    pub(crate) root: Root,
+    pub(crate) start: Start,
+}
+
+/// Finds what a sandbox is to be made of.
+async fn resolve(sandboxes: &Sandboxes, owner: Owner, name: &str) -> Result<Origin, Refusal> {
+    if name == names::DEFAULT_TEMPLATE {
+        return Ok(Origin {
+            template: name.to_owned(),
+            alias: name.to_owned(),
+            root: Root::default(),
+            start: Start::default(),
+        });
     }
+    if let Some(origin) = snapshots::resolve(sandboxes, owner, name).await? {
+        return Ok(origin);
+    }
+    let shown: String = name.chars().take(200).collect();
+    let message = format!("template \"{shown}\" does not exist");
+    Err(Refusal::new(http::StatusCode::NOT_FOUND, message))
+}
+
+/// What is asked for, checked and completed.
+fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox, origin: Origin) -> Result<Recipe, Refusal> {
     let asked_caps = caps::asked(&request)?;
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
@@ -75,17 +102,14 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Re
         .as_ref()
         .and_then(|n| n.allow_public_traffic)
         .unwrap_or(true);
-    let traffic_token = if public {
-        None
-    } else {
-        Some(random_text(TOKEN_BYTES * 2, HEX)?)
-    };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Recipe {
+    let mut recipe = Recipe {
         owner,
-        template: request.template_id,
-        token: Some(random_text(TOKEN_BYTES * 2, HEX)?),
-        traffic_token,
+        template: origin.template,
+        alias: Some(origin.alias),
+        start: origin.start,
+        token: None,
+        traffic_token: (!public).then(String::new),
         started_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         metadata,
         envs,
@@ -97,7 +121,21 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox) -> Result<Re
         auto_pause: request.auto_pause.unwrap_or(false),
         auto_pause_memory: request.auto_pause_memory.unwrap_or(true),
         auto_resume: request.auto_resume.is_some_and(|r| r.enabled),
-    })
+        files: None,
+        origin: None,
+        kept_bytes: 0,
+    };
+    fresh_tokens(&mut recipe)?;
+    Ok(recipe)
+}
+
+/// Gives a recipe tokens of its own, in place of those that it has.
+pub(crate) fn fresh_tokens(recipe: &mut Recipe) -> Result<(), Refusal> {
+    recipe.token = Some(random_text(TOKEN_BYTES * 2, HEX)?);
+    if let Some(token) = &mut recipe.traffic_token {
+        *token = random_text(TOKEN_BYTES * 2, HEX)?;
+    }
+    Ok(())
 }
 
 /// The disk of a sandbox that was asked for with this much memory: never a larger share of it than by default, for a
@@ -111,11 +149,12 @@ fn default_disk(defaults: &Resources, memory: Option<u64>) -> Option<u64> {
     Some(u64::try_from(share).unwrap_or(u64::MAX).min(disk))
 }
 
-/// Makes the sandbox of a recipe, for the first time or again.
+/// Makes the sandbox of a recipe on a root, for the first time or again.
 pub(crate) async fn start(
     sandboxes: &Sandboxes,
     id: &str,
     recipe: &Recipe,
+    root: Root,
 ) -> Result<Arc<dyn RuntimeSandbox>, Refusal> {
     let pids = recipe.resources.pids.unwrap_or(u64::from(u32::MAX));
     let boot = BootSpec {
@@ -123,8 +162,8 @@ pub(crate) async fn start(
         template_id: recipe.template.clone(),
         envs: envs(recipe, &sandboxes.info(), &sandboxes.config.egress),
         access_token: recipe.token.clone(),
-        default_user: names::DEFAULT_USER.into(),
-        workdir: None,
+        default_user: recipe.start.user.clone().unwrap_or_else(|| names::DEFAULT_USER.into()),
+        workdir: recipe.start.workdir.clone(),
         max_processes: u32::try_from(pids).unwrap_or(u32::MAX),
         memory_bytes: recipe.resources.memory_bytes,
         caps: recipe.daemon,
@@ -141,7 +180,7 @@ pub(crate) async fn start(
     }
     let spec = SandboxSpec {
         id: id.to_owned(),
-        root: Root::default(),
+        root,
         storage: Storage::Memory,
         hostname: "sandhold".into(),
         resources: recipe.asked,
@@ -193,6 +232,7 @@ fn envs(recipe: &Recipe, info: &RuntimeInfo, egress: &Egress) -> BTreeMap<String
             .placeholders()
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );
+    envs.extend(recipe.start.envs.clone());
     envs.extend(recipe.envs.clone());
     envs
 }
@@ -274,7 +314,7 @@ pub(crate) fn boot_warnings(runtime: &dyn RuntimeSandbox) -> Vec<String> {
         .unwrap_or_default()
 }
 
-fn new_id() -> Result<String, Refusal> {
+pub(crate) fn new_id() -> Result<String, Refusal> {
     Ok(format!("i{}", random_text(names::SANDBOX_ID_LEN - 1, ID_ALPHABET)?))
 }
 

@@ -2,14 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sandhold_runtime::{Resources, Sandbox as RuntimeSandbox};
+use sandhold_runtime::{Resources, Root, Sandbox as RuntimeSandbox, StoredRoot};
 use sandhold_wire::{
     caps::{Caps, DaemonCaps},
     rest::{Network, State},
@@ -17,7 +14,21 @@ use sandhold_wire::{
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{caps, error::Refusal, events::Events, history::History, network::WayOut, owner::Owner};
+use crate::{
+    caps, checkpoints::Checkpoints, error::Refusal, events::Events, history::History, network::WayOut, owner::Owner,
+};
+
+/// What a template gives every sandbox of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Start {
+    /// Environment of every process; what the sandbox was asked for with wins.
+    pub(crate) envs: BTreeMap<String, String>,
+    /// Who runs processes that name nobody.
+    pub(crate) user: Option<String>,
+    /// Where relative paths start.
+    pub(crate) workdir: Option<String>,
+}
 
 /// Everything that a sandbox is made from, also when it is made again after a restart. It holds secrets: it is shown
 /// to nobody, and the registry that keeps it is its owner's alone.
@@ -25,6 +36,12 @@ use crate::{caps, error::Refusal, events::Events, history::History, network::Way
 pub(crate) struct Recipe {
     pub(crate) owner: Owner,
     pub(crate) template: String,
+    /// What the template is called, where that is not its id.
+    #[serde(default)]
+    pub(crate) alias: Option<String>,
+    /// What the template gave it.
+    #[serde(default)]
+    pub(crate) start: Start,
     pub(crate) token: Option<String>,
     pub(crate) traffic_token: Option<String>,
     /// Nanoseconds since 1970.
@@ -45,12 +62,45 @@ pub(crate) struct Recipe {
     pub(crate) auto_pause: bool,
     pub(crate) auto_pause_memory: bool,
     pub(crate) auto_resume: bool,
+    /// The files of a paused sandbox, where they are kept as layers and not as an archive.
+    #[serde(default)]
+    pub(crate) files: Option<StoredRoot>,
+    /// What it was made of.
+    #[serde(default)]
+    pub(crate) origin: Option<StoredRoot>,
+    /// Bytes that its files take, beside those that it was made of.
+    #[serde(default)]
+    pub(crate) kept_bytes: u64,
+}
+
+/// Where the files of a paused sandbox are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// In an archive, over what it was made of.
+    Archive,
+    /// In layers.
+    Layers(StoredRoot),
+}
+
+/// The files of a paused sandbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    pub(crate) files: Files,
+    /// What it was made of, where that is on disk.
+    pub(crate) origin: Option<StoredRoot>,
+    /// Bytes that they take.
+    pub(crate) bytes: u64,
 }
 
 impl Recipe {
     /// Every limit in force.
     pub(crate) fn caps(&self) -> Caps {
         caps::of_resources(&self.resources).or(&self.daemon.caps())
+    }
+
+    /// What its template is called.
+    pub(crate) fn template_name(&self) -> &str {
+        self.alias.as_ref().unwrap_or(&self.template)
     }
 }
 
@@ -68,8 +118,12 @@ pub(crate) struct Entry {
     pub(crate) state: tokio::sync::Mutex<State>,
     /// A copy of `state` that is read without waiting for a change to finish.
     shown: watch::Sender<State>,
-    /// Whether its files are kept beside it.
-    pub(crate) kept: AtomicBool,
+    /// Its files, where they are kept beside it.
+    kept: Mutex<Option<Kept>>,
+    /// What it was made of.
+    origin: Mutex<Root>,
+    /// What it can go back to.
+    checkpoints: Mutex<Checkpoints>,
     /// What it may reach.
     pub(crate) way_out: WayOut,
     /// Why it is being ended; the first to set it wins.
@@ -78,12 +132,21 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn running(id: String, recipe: Recipe, runtime: Arc<dyn RuntimeSandbox>, timeout: Duration) -> Self {
-        Self::new(id, recipe, Some(runtime), State::Running, timeout)
+        let origin = runtime.root();
+        Self::new(id, recipe, Some(runtime), State::Running, timeout, origin)
     }
 
     /// A sandbox of an earlier server, of which the files are kept.
-    pub(crate) fn kept(id: String, recipe: Recipe) -> Self {
-        Self::new(id, recipe, None, State::Paused, Duration::ZERO)
+    pub(crate) fn kept(id: String, mut recipe: Recipe) -> Self {
+        let kept = Kept {
+            files: recipe.files.take().map_or(Files::Archive, Files::Layers),
+            origin: recipe.origin.take(),
+            bytes: std::mem::take(&mut recipe.kept_bytes),
+        };
+        let origin = kept.origin.clone().map(Root::from).unwrap_or_default();
+        let entry = Self::new(id, recipe, None, State::Paused, Duration::ZERO, origin);
+        entry.set_kept(Some(kept));
+        entry
     }
 
     fn new(
@@ -92,6 +155,7 @@ impl Entry {
         runtime: Option<Arc<dyn RuntimeSandbox>>,
         state: State,
         timeout: Duration,
+        origin: Root,
     ) -> Self {
         let events = Events::default();
         Self {
@@ -100,7 +164,9 @@ impl Entry {
             recipe,
             events,
             history: History::default(),
-            kept: AtomicBool::new(runtime.is_none()),
+            kept: Mutex::default(),
+            origin: Mutex::new(origin),
+            checkpoints: Mutex::default(),
             runtime: RwLock::new(runtime),
             deadline: watch::Sender::new(Instant::now() + timeout),
             state: tokio::sync::Mutex::new(state),
@@ -144,11 +210,50 @@ impl Entry {
     }
 
     pub(crate) fn is_kept(&self) -> bool {
-        self.kept.load(Ordering::Acquire)
+        self.held_kept().is_some()
     }
 
-    pub(crate) fn set_kept(&self, kept: bool) {
-        self.kept.store(kept, Ordering::Release);
+    pub(crate) fn set_kept(&self, kept: Option<Kept>) -> Option<Kept> {
+        std::mem::replace(&mut self.held_kept(), kept)
+    }
+
+    /// Its files, where they are kept beside it.
+    pub(crate) fn get_kept(&self) -> Option<Kept> {
+        self.held_kept().clone()
+    }
+
+    fn held_kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it was made of.
+    pub(crate) fn origin(&self) -> Root {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It was made again: what it was made of in the first place is on disk now.
+    pub(crate) fn set_origin(&self, origin: Root) {
+        *self.origin.lock().unwrap_or_else(PoisonError::into_inner) = origin;
+    }
+
+    /// What it can go back to.
+    pub(crate) fn checkpoints(&self) -> MutexGuard<'_, Checkpoints> {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Roots that it may be asked to go back to or to be held against.
+    pub(crate) fn roots(&self) -> Vec<Root> {
+        let kept = self.get_kept().into_iter().flat_map(|kept| {
+            let files = match kept.files {
+                Files::Layers(root) => Some(root),
+                Files::Archive => None,
+            };
+            kept.origin.into_iter().chain(files).map(Root::from)
+        });
+        let mut roots: Vec<Root> = kept.collect();
+        roots.extend(self.checkpoints().roots().cloned());
+        roots.push(self.origin());
+        roots
     }
 
     /// When the sandbox ends by itself, on the wall clock.

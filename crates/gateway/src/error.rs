@@ -11,6 +11,7 @@ use sandhold_wire::{names, rest::ApiError};
 pub(crate) struct Refusal {
     status: StatusCode,
     message: String,
+    error_code: Option<&'static str>,
 }
 
 impl Refusal {
@@ -18,6 +19,28 @@ impl Refusal {
         Self {
             status,
             message: message.into(),
+            error_code: None,
+        }
+    }
+
+    /// Says to a program what it is about.
+    pub(crate) fn code(self, code: &'static str) -> Self {
+        Self {
+            error_code: Some(code),
+            ..self
+        }
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// As it is sent.
+    pub(crate) fn into_error(self) -> ApiError {
+        ApiError {
+            code: self.status.as_u16(),
+            message: self.message,
+            error_code: self.error_code.map(str::to_owned),
         }
     }
 
@@ -42,12 +65,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = ApiError {
-            code: self.status.as_u16(),
-            message: self.message,
-            error_code: None,
-        };
-        (self.status, Json(body)).into_response()
+        (self.status, Json(self.into_error())).into_response()
     }
 }
 

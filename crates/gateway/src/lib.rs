@@ -11,19 +11,21 @@
 //!                       └───────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! A paused sandbox stands still in memory. Where the gateway keeps paused sandboxes, its files are written first, and the
-//! next server makes it again from them.
+//! A paused sandbox stands still in memory. Where the gateway keeps paused sandboxes, its files are written first, as layers
+//! where the engine has them, and the next server makes it again from them.
 #![forbid(unsafe_code)]
 
 mod api;
 mod archive;
 mod caps;
+mod checkpoints;
 mod create;
 mod daemon;
 mod door;
 mod entry;
 mod error;
 mod events;
+mod forks;
 mod forward;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -31,6 +33,7 @@ pub mod fuzz;
 mod history;
 mod idempotency;
 mod keys;
+mod layering;
 mod lifecycle;
 pub mod limits;
 mod listing;
@@ -41,6 +44,7 @@ mod pausing;
 mod query;
 mod route;
 mod sandboxes;
+mod snapshots;
 mod status;
 mod store;
 mod unread;
@@ -76,6 +80,8 @@ pub struct GatewayConfig {
     pub caps: CapRules,
     /// Whether paused sandboxes outlive this server: their files are written into `home` then.
     pub keep_paused: bool,
+    /// Whether sandboxes that run when this server ends are paused then, not ended. Needs `keep_paused`.
+    pub pause_at_end: bool,
     /// What sandboxes may reach at most, and who serves their way out.
     pub egress: Arc<Egress>,
 }
@@ -118,7 +124,8 @@ impl Gateway {
         door::router(self.clone(), owner).layer(axum::middleware::from_fn(unread::finish))
     }
 
-    /// Ends every sandbox and waits until all are gone. Paused ones that are kept stay for the next server.
+    /// Ends every sandbox and waits until all are gone, or pauses them where the gateway was set up so. Paused ones that are
+    /// kept stay for the next server.
     pub async fn shutdown(&self) {
         self.sandboxes.shutdown().await;
     }

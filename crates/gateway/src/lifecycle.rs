@@ -23,6 +23,7 @@ use crate::{
     events::Event,
     idempotency::Claim,
     owner::Owner,
+    pausing::Resumed,
     sandboxes::Sandboxes,
 };
 
@@ -131,12 +132,13 @@ pub(crate) async fn connect(
         sandboxes.config.max_timeout_s,
     )?;
     let entry = sandboxes.find(&id, owner).await?;
-    let status = if sandboxes.resume(&entry, timeout, request.memory).await? {
+    let resumed = sandboxes.resume(&entry, timeout, request.memory).await?;
+    let status = if resumed.is_some() {
         StatusCode::CREATED
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(answer(&sandboxes, &entry))).into_response())
+    Ok((status, Json(resumed_answer(&sandboxes, &entry, resumed))).into_response())
 }
 
 pub(crate) async fn resume(
@@ -152,13 +154,14 @@ pub(crate) async fn resume(
         sandboxes.config.max_timeout_s,
     )?;
     let entry = sandboxes.find(&id, owner).await?;
-    if !sandboxes.resume(&entry, timeout, request.memory).await? {
+    let resumed = sandboxes.resume(&entry, timeout, request.memory).await?;
+    if resumed.is_none() {
         return Err(Refusal::new(
             StatusCode::CONFLICT,
             format!("Sandbox \"{id}\" is running already"),
         ));
     }
-    Ok((StatusCode::CREATED, Json(answer(&sandboxes, &entry))).into_response())
+    Ok((StatusCode::CREATED, Json(resumed_answer(&sandboxes, &entry, resumed))).into_response())
 }
 
 pub(crate) async fn pause(
@@ -237,15 +240,24 @@ fn refuse_paused(entry: &Entry) -> Result<(), Refusal> {
     ))
 }
 
-fn answer(sandboxes: &Sandboxes, entry: &Entry) -> Sandbox {
+fn resumed_answer(sandboxes: &Sandboxes, entry: &Entry, resumed: Option<Resumed>) -> Sandbox {
+    Sandbox {
+        resumed_from: resumed.map(|resumed| resumed.name().to_owned()),
+        ..answer(sandboxes, entry)
+    }
+}
+
+/// What a client is told of a sandbox that it made or connects to.
+pub(crate) fn answer(sandboxes: &Sandboxes, entry: &Entry) -> Sandbox {
     Sandbox {
         template_id: entry.recipe.template.clone(),
         sandbox_id: entry.id.clone(),
         client_id: names::CLIENT_ID.into(),
         envd_version: names::ENVD_VERSION.into(),
-        alias: Some(entry.recipe.template.clone()),
+        alias: Some(entry.recipe.template_name().to_owned()),
         envd_access_token: entry.recipe.token.clone(),
         traffic_access_token: entry.recipe.traffic_token.clone(),
         domain: sandboxes.config.domain.clone(),
+        resumed_from: None,
     }
 }

@@ -20,8 +20,30 @@ pub const TUNNEL_HEAD: usize = 8 << 10;
 pub const TUNNEL_TIME: Duration = Duration::from_secs(10);
 /// How many sandboxes are ended at once when the server stops.
 pub const SHUTDOWN_PARALLEL: usize = 64;
-/// Bytes that the files of all paused sandboxes of one home may take together.
+/// Bytes that the files of all paused sandboxes and snapshots of one home may take together, each layer counted once.
 pub const PAUSED_TOTAL: u64 = 64 << 30;
+/// How long an engine may work on layers in one step.
+pub const LAYER_TIME: Duration = Duration::from_secs(600);
+/// How often layers that nothing names any more are looked for.
+pub const COLLECT_EVERY: Duration = Duration::from_secs(900);
+/// Snapshots of one owner.
+pub const SNAPSHOTS: i64 = 10_000;
+/// Forks that are made side by side for one request.
+pub const FORKS_PARALLEL: usize = 8;
+/// Checkpoints of a sandbox; beyond it the oldest goes.
+pub const CHECKPOINTS: usize = 32;
+/// Letters of a checkpoint's id after `cp-`.
+pub const CHECKPOINT_ID_LEN: usize = 10;
+/// Bytes of what a checkpoint is said to be for.
+pub const CHECKPOINT_LABEL: usize = 256;
+/// Paths in one answer about what changed when no limit is said.
+pub const CHANGES: usize = 1000;
+/// The most that can be asked for.
+pub const CHANGES_MOST: usize = 10_000;
+/// Bytes of such an answer.
+pub const CHANGES_BYTES: usize = 3 << 20;
+/// How long pausing all sandboxes at the end of a server may take; those that are not paused by then end.
+pub const SHUTDOWN_PAUSE: Duration = Duration::from_secs(60);
 /// How long writing or restoring the files of a sandbox may take.
 pub const ARCHIVE_TIME: Duration = Duration::from_secs(600);
 /// Age at which a file among the paused sandboxes that belongs to none of them is removed.

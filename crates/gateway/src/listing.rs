@@ -82,7 +82,10 @@ pub(crate) async fn list(
     let mut entries = sandboxes.all_of(owner);
     entries.retain(|e| {
         (query.states.is_empty() || query.states.contains(&e.state()))
-            && query.template.as_ref().is_none_or(|t| *t == e.recipe.template)
+            && query
+                .template
+                .as_ref()
+                .is_none_or(|t| *t == e.recipe.template || t == e.recipe.template_name())
             && after.is_none_or(|at| e.started() > at)
             && query.metadata.iter().all(|(k, v)| e.recipe.metadata.get(k) == Some(v))
     });
@@ -154,8 +157,9 @@ fn listed(entry: &Entry) -> ListedSandbox {
         disk_size_mb: entry.recipe.resources.disk_bytes.unwrap_or_default() / MIB,
         state: entry.state(),
         envd_version: names::ENVD_VERSION.into(),
-        alias: Some(entry.recipe.template.clone()),
+        alias: Some(entry.recipe.template_name().to_owned()),
         metadata: Some(entry.recipe.metadata.clone()),
+        kept_bytes: entry.get_kept().map(|kept| kept.bytes),
     }
 }
 

@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use crate::{
     api::body,
-    entry::{Entry, Recipe},
+    entry::{Entry, Files, Recipe},
     error::Refusal,
     events::{Event, Events},
     owner::Owner,
@@ -107,8 +107,21 @@ impl Entry {
 
     /// What it is made from again: with the rules of now, and without the values of headers, which no registry holds.
     pub(crate) fn recipe_now(&self) -> Recipe {
-        let mut rules = self.way_out.rules();
-        headers(&mut rules.network).for_each(String::clear);
+        let mut recipe = self.recipe_live();
+        headers(recipe.network.get_or_insert_default()).for_each(String::clear);
+        let Some(kept) = self.get_kept() else { return recipe };
+        recipe.files = match kept.files {
+            Files::Layers(root) => Some(root),
+            Files::Archive => None,
+        };
+        recipe.origin = kept.origin;
+        recipe.kept_bytes = kept.bytes;
+        recipe
+    }
+
+    /// What another one like it is made from in this process: with the rules of now and the values of headers.
+    pub(crate) fn recipe_live(&self) -> Recipe {
+        let rules = self.way_out.rules();
         Recipe {
             network: Some(rules.network),
             internet: rules.internet,

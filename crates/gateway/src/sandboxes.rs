@@ -19,8 +19,10 @@ use crate::{
     error::{Refusal, StoreError},
     events::Event,
     idempotency::Idempotency,
-    limits::{ENDED_REMEMBERED, EVENTS_KEPT_ENDED, METRICS_EVERY, SHUTDOWN_PARALLEL},
+    layering::{Layering, collect_always},
+    limits::{ENDED_REMEMBERED, EVENTS_KEPT_ENDED, METRICS_EVERY, SHUTDOWN_PARALLEL, SHUTDOWN_PAUSE},
     owner::Owner,
+    snapshots::Snapshots,
     store::Store,
 };
 
@@ -49,6 +51,8 @@ pub(crate) struct Sandboxes {
     pub(crate) config: GatewayConfig,
     pub(crate) store: Store,
     pub(crate) archives: Archives,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) layering: Arc<Layering>,
     pub(crate) idempotency: Idempotency,
     pub(crate) totals: Totals,
     live: RwLock<HashMap<String, Arc<Entry>>>,
@@ -66,11 +70,13 @@ impl Sandboxes {
     pub(crate) fn open(runtime: Arc<dyn Runtime>, config: GatewayConfig) -> Result<Self, StoreError> {
         let (store, found) = Store::open(&config.home, config.keep_paused)?;
         let archives = Archives::open(&config.home, &found.paused)?;
+        let snapshots = Snapshots::open(&config.home)?;
         let mut live = HashMap::new();
         for kept in found.kept {
             match serde_json::from_str::<Recipe>(&kept.recipe) {
                 Ok(recipe) => {
                     let entry = Entry::kept(kept.id.clone(), recipe);
+                    entry.count_archive(&archives);
                     entry.events.note(Event::new(
                         "found",
                         "the server started again; the files were kept, processes were not",
@@ -91,6 +97,8 @@ impl Sandboxes {
             config,
             store,
             archives,
+            snapshots,
+            layering: Arc::default(),
             idempotency: Idempotency::default(),
             totals: Totals::default(),
             live: RwLock::new(live),
@@ -128,7 +136,10 @@ impl Sandboxes {
     /// Watches over the end of a sandbox that was made.
     pub(crate) fn watch(self: &Arc<Self>, entry: &Arc<Entry>) {
         let weak = Arc::downgrade(self);
-        self.sampling.call_once(|| drop(tokio::spawn(sample(weak))));
+        self.sampling.call_once(|| {
+            tokio::spawn(sample(weak.clone()));
+            tokio::spawn(collect_always(weak));
+        });
         if let Some(runtime) = entry.runtime() {
             tokio::spawn(watch_over(self.clone(), entry.clone(), runtime));
         }
@@ -188,9 +199,21 @@ impl Sandboxes {
         live.values().filter(|e| e.owner() == owner).cloned().collect()
     }
 
-    /// Ends what runs. What is paused stays for the next server, where paused sandboxes are kept.
-    pub(crate) async fn shutdown(&self) {
+    /// Ends what runs, or pauses it. What is paused stays for the next server, where paused sandboxes are kept.
+    pub(crate) async fn shutdown(self: &Arc<Self>) {
         const REASON: &str = "with the server that held it";
+        if self.config.keep_paused && self.config.pause_at_end {
+            let pausing = futures::stream::iter(self.all()).for_each_concurrent(SHUTDOWN_PARALLEL, |entry| async move {
+                if entry.state() == State::Running
+                    && let Err(refusal) = self.pause(&entry, false).await
+                {
+                    tracing::warn!(sandbox = %entry.id, error = refusal.message(), "a sandbox was not paused and ends");
+                }
+            });
+            if tokio::time::timeout(SHUTDOWN_PAUSE, pausing).await.is_err() {
+                tracing::warn!("not every sandbox was paused in time; those that were not end");
+            }
+        }
         futures::stream::iter(self.all())
             .for_each_concurrent(SHUTDOWN_PARALLEL, |entry| async move {
                 if !(self.config.keep_paused && entry.is_kept() && entry.state() == State::Paused) {
@@ -253,7 +276,7 @@ impl Sandboxes {
                 events: entry.events.last(EVENTS_KEPT_ENDED),
             });
         }
-        self.archives.remove(&entry.id).await;
+        self.drop_kept(entry).await;
     }
 }
 

@@ -55,6 +55,12 @@ pub(crate) async fn metrics(State(sandboxes): State<Arc<Sandboxes>>) -> impl Int
         "Bytes that the files of paused sandboxes take.",
         &[("", sandboxes.archives.used())],
     );
+    put(
+        "sandhold_kept_layer_bytes",
+        "gauge",
+        "Bytes that the layers of paused sandboxes and snapshots take, as they were counted last.",
+        &[("", sandboxes.layering.used())],
+    );
     if let Some(bytes) = resident() {
         put(
             "process_resident_memory_bytes",

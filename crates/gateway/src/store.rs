@@ -6,6 +6,7 @@
 //! The row of a paused sandbox holds its tokens, so the file is its owner's alone.
 
 use std::{
+    collections::HashSet,
     path::Path,
     sync::mpsc::{Receiver, Sender, channel},
     time::{SystemTime, UNIX_EPOCH},
@@ -14,8 +15,13 @@ use std::{
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
+use futures::future::BoxFuture;
+use sandhold_runtime::{LayerId, StoredRoot};
+use serde::Deserialize;
+
 use crate::{
-    error::StoreError,
+    error::{Refusal, StoreError},
+    layering::NamesLayers,
     limits::{REGISTRY_KEPT, STORE_BUSY},
     owner::Owner,
 };
@@ -62,7 +68,38 @@ enum Message {
         owner: Owner,
         answer: oneshot::Sender<Option<String>>,
     },
+    /// What all paused sandboxes are made from again.
+    Recipes(oneshot::Sender<Option<Vec<String>>>),
     Flush(oneshot::Sender<()>),
+}
+
+/// The part of a paused sandbox's recipe that names layers.
+#[derive(Deserialize)]
+struct Layered {
+    #[serde(default)]
+    files: Option<StoredRoot>,
+    #[serde(default)]
+    origin: Option<StoredRoot>,
+}
+
+impl NamesLayers for Store {
+    fn named(&self) -> BoxFuture<'_, Result<HashSet<LayerId>, Refusal>> {
+        Box::pin(async {
+            let unread = |why: &str| Refusal::internal(format!("the registry of sandboxes could not be read: {why}"));
+            let (answer, wait) = oneshot::channel();
+            let recipes = match self.0.send(Message::Recipes(answer)) {
+                Ok(()) => wait.await.ok().flatten().ok_or_else(|| unread("no answer")),
+                Err(_) => Err(unread("it is closed")),
+            }?;
+            let mut named = HashSet::new();
+            for recipe in recipes {
+                let Layered { files, origin } =
+                    serde_json::from_str(&recipe).map_err(|error| unread(&error.to_string()))?;
+                named.extend(files.into_iter().chain(origin).flat_map(|root| root.layers));
+            }
+            Ok(named)
+        })
+    }
 }
 
 /// A paused sandbox that an earlier server left.
@@ -165,7 +202,7 @@ impl Store {
 }
 
 /// SQLite gives its helper files the mode of the file itself.
-fn make_private(file: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
     private(std::fs::OpenOptions::new().append(true).create(true), file).map(drop)
 }
 
@@ -279,6 +316,18 @@ fn serve(connection: &Connection, server: &str, messages: &Receiver<Message>) {
                     .inspect_err(|error| tracing::warn!(%error, "the registry of sandboxes could not be read"))
                     .unwrap_or_default();
                 let _ = answer.send(found.flatten());
+            }
+            Message::Recipes(answer) => {
+                let found = connection
+                    .prepare_cached(
+                        "SELECT paused FROM sandboxes WHERE ended_at IS NULL AND coalesce(paused, '') <> ''",
+                    )
+                    .and_then(|mut s| {
+                        s.query_map([], |row| row.get(0))?
+                            .collect::<rusqlite::Result<Vec<String>>>()
+                    })
+                    .inspect_err(|error| tracing::warn!(%error, "the registry of sandboxes could not be read"));
+                let _ = answer.send(found.ok());
             }
             Message::Flush(answer) => {
                 let _ = answer.send(());

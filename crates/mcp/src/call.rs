@@ -24,6 +24,7 @@ use crate::{
     sandboxes::Handle,
     server::{Door, Provider},
     tenant::Tenant,
+    undo::Notes,
 };
 
 /// One call of a tool.
@@ -46,6 +47,10 @@ pub(crate) struct Call {
     pub(crate) progress: Option<Progress>,
     /// How the user is asked.
     pub(crate) consent: Arc<Consent>,
+    /// The tool's name, where a checkpoint is to be taken before it changes files.
+    pub(crate) undo: Option<&'static str>,
+    /// What the answer says beside what the tool says.
+    pub(crate) notes: Arc<Notes>,
 }
 
 impl Call {
@@ -61,7 +66,13 @@ impl Call {
             None => self.tenant.default_or_new().await?,
         };
         self.tenant.touch(&handle);
-        Ok(Target::of(&self.tenant, handle))
+        self.tenant
+            .take_news()
+            .into_iter()
+            .for_each(|line| self.notes.line(line));
+        let target = Target::of(&self.tenant, handle);
+        self.checkpoint(&target).await;
+        Ok(target)
     }
 
     /// When it has to be answered at the latest. Time that the user was asked does not count.

@@ -59,6 +59,16 @@ fn lines(set: Toolset) -> Vec<(&'static str, String)> {
             "update_network",
             "Network: an answer names what was blocked; update_network opens it, by a list that replaces the old one.",
         )],
+        Toolset::Snapshots => vec![
+            line(
+                "create_snapshot",
+                "Snapshots: create_snapshot before something risky. Files are kept, processes are not.",
+            ),
+            line(
+                "fork_sandbox",
+                "fork_sandbox gives you copies to try things side by side.",
+            ),
+        ],
     }
 }
 
@@ -130,6 +140,7 @@ Each has a short text, and structured content with the tool's own fields and the
 - `ok`: whether the tool did its work. A command that ends with another code than 0 is `ok`: see its `exit_code`.
 - `sandbox_id`: the sandbox it worked in.
 - `error`: `code`, `message` and, where there is one, a `hint` that says what to do next. Only if `ok` is false.
+- `checkpoint_id`: where undo is on, the state of the files before the call; `rollback_sandbox` takes it.
 - `artifacts`: files that hold what is too long for an answer, each with the `uri` of a resource, `path` and `size`.
 ";
 

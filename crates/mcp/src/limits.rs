@@ -42,6 +42,16 @@ pub const BLOCKED_SHOWN: usize = 8;
 pub const BLOCKED_WAIT: Duration = Duration::from_millis(500);
 /// How much earlier than a command is known to run a refusal of it may have been noted.
 pub const BLOCKED_GRACE: Duration = Duration::from_millis(2);
+/// A snapshot's or checkpoint's id or name.
+pub const SNAPSHOT_NAME: usize = 260;
+/// Forks of one call.
+pub const FORKS: u64 = 20;
+/// Paths that `diff_sandbox` lists when nothing is said.
+pub const CHANGES: u64 = 200;
+/// The most that can be asked for.
+pub const CHANGES_MOST: u64 = 1000;
+/// How long a checkpoint before a call may take; the call goes on without it then.
+pub const CHECKPOINT_WAIT: Duration = Duration::from_secs(10);
 /// Most rules of one list.
 pub const NETWORK_RULES: usize = 256;
 /// A job id chosen by the caller.
@@ -247,6 +257,19 @@ pub(crate) fn at_most(argument: &str, len: usize, max: usize) -> Result<(), Tool
     Err(ToolError::invalid(format!(
         "{argument} is {len} bytes; at most {max} are allowed"
     )))
+}
+
+/// Refuses what cannot be the id or name of a snapshot or checkpoint.
+pub(crate) fn snapshot(argument: &str, name: &str) -> Result<(), ToolError> {
+    at_most(argument, name.len(), SNAPSHOT_NAME)?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+    if !name.is_empty() && name.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(
+        ToolError::invalid(format!("{argument} is {name:?}, which is no id or name of a snapshot"))
+            .hint("list_snapshots shows them."),
+    )
 }
 
 /// Refuses a number outside `min..=max`.

@@ -36,11 +36,13 @@ pub enum Toolset {
     Shell,
     /// What a sandbox may reach.
     Network,
+    /// States of a sandbox that are kept, gone back to and gone on from.
+    Snapshots,
 }
 
 impl Toolset {
     /// All of them, in the order of the tool list.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Sandbox,
         Self::Files,
         Self::Commands,
@@ -50,6 +52,7 @@ impl Toolset {
         Self::Processes,
         Self::Shell,
         Self::Network,
+        Self::Snapshots,
     ];
 
     /// Its name in `--toolsets`.
@@ -65,6 +68,7 @@ impl Toolset {
             Self::Processes => "processes",
             Self::Shell => "shell",
             Self::Network => "network",
+            Self::Snapshots => "snapshots",
         }
     }
 
@@ -73,7 +77,7 @@ impl Toolset {
     pub const fn is_default(self) -> bool {
         match self {
             Self::Sandbox | Self::Files | Self::Commands | Self::Services | Self::Transfer => true,
-            Self::Watch | Self::Processes | Self::Shell | Self::Network => false,
+            Self::Watch | Self::Processes | Self::Shell | Self::Network | Self::Snapshots => false,
         }
     }
 }
@@ -136,6 +140,17 @@ pub(crate) struct Spec {
     pub(crate) limited: bool,
 }
 
+/// Tools that may do anything and yet change no file of a sandbox by themselves: with undo on, nothing is kept before them.
+const LEAVE_FILES: [&str; 2] = ["download_file", "http_probe"];
+
+impl Spec {
+    /// Whether a call may change files of a sandbox.
+    pub(crate) fn changes_files(&self) -> bool {
+        let writes = matches!(self.toolset, Toolset::Files | Toolset::Transfer | Toolset::Snapshots);
+        (self.hints.open_world || (writes && !self.hints.read_only)) && !LEAVE_FILES.contains(&self.name)
+    }
+}
+
 /// One tool; every file of `tools/` has one.
 pub(crate) trait Tool: Send + Sync + 'static {
     /// Its arguments.
@@ -176,7 +191,7 @@ impl Entry {
         Self {
             spec,
             listed,
-            output: schema::output::<T::Output>(),
+            output: schema::output::<T::Output>(spec.changes_files()),
             invoke: invoke::invoke::<T>,
         }
     }
@@ -348,11 +363,9 @@ mod tests {
             toolsets: Some(vec!["disk".into()]),
             ..Selection::default()
         };
-        assert!(
-            bad.names().unwrap_err().to_string().contains(
-                "sandbox, files, commands, services, transfer, watch, processes, shell, network, all, default"
-            )
-        );
+        assert!(bad.names().unwrap_err().to_string().contains(
+            "sandbox, files, commands, services, transfer, watch, processes, shell, network, snapshots, all, default"
+        ));
         let bad = Selection {
             exclude_tools: vec!["rm".into()],
             ..Selection::default()

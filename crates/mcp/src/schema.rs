@@ -47,8 +47,9 @@ pub(crate) fn brief_output() -> JsonObject {
     object(json!({"type": "object"}))
 }
 
-/// The schema of a tool's structured result: the fields of `T` and those that every result may have.
-pub(crate) fn output<T: JsonSchema>() -> JsonObject {
+/// The schema of a tool's structured result: the fields of `T` and those that every result may have. `undone`: whether a
+/// checkpoint may be taken before a call.
+pub(crate) fn output<T: JsonSchema>(undone: bool) -> JsonObject {
     let settings = SchemaSettings::draft2020_12().for_serialize().with(|s| {
         s.inline_subschemas = true;
         s.meta_schema = None;
@@ -62,6 +63,9 @@ pub(crate) fn output<T: JsonSchema>() -> JsonObject {
     }));
     properties.extend(own);
     let text = json!({"type": "string"});
+    if undone {
+        properties.insert("checkpoint_id".into(), text.clone());
+    }
     let error = json!({"code": text, "message": text, "hint": text,
         "limit": {"type": "object", "properties": {"name": text, "value": {"type": "number"}}}});
     properties.insert("error".into(), json!({"type": "object", "properties": error}));
@@ -300,7 +304,7 @@ mod tests {
 
     #[test]
     fn outputs_promise_nothing() {
-        let schema = Value::Object(output::<Hard>());
+        let schema = Value::Object(output::<Hard>(false));
         assert_eq!(violations(&schema), Vec::<String>::new(), "{schema:#}");
         assert!(schema.get("required").is_none());
         assert_eq!(schema["properties"]["count"], json!({"type": "integer"}));

@@ -23,8 +23,9 @@ use crate::{
     guide,
     host_files::{Host, HostFolder},
     http::{Principal, sse::SessionEnd},
+    keeping::Keeping,
     lock, prompts,
-    registry::{ConfigError, Entry, Selection},
+    registry::{ConfigError, Entry, Selection, Spec},
     resources,
     tenant::Tenant,
     tools,
@@ -32,6 +33,8 @@ use crate::{
 
 /// How long a client may keep the lists: they never change while a server runs.
 const LIST_TTL_MS: u64 = 300_000;
+/// The tool that takes checkpoints.
+const ROLLBACK: &str = "rollback_sandbox";
 
 /// Who makes the sandboxes, as `sandbox_info` tells it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,6 +62,10 @@ pub struct ServerConfig {
     pub folders: Vec<HostFolder>,
     /// When the user is asked before something is destroyed.
     pub confirm: Confirm,
+    /// Whether sandboxes outlive the server.
+    pub keeping: Keeping,
+    /// Whether a checkpoint is taken before each call that may change files. `rollback_sandbox` is offered then, too.
+    pub checkpoint: bool,
 }
 
 /// The way in for browsers of this machine, where nobody else serves the host names of sandboxes.
@@ -79,6 +86,8 @@ struct Inner {
     door: Option<Arc<dyn Door>>,
     folders: Arc<[HostFolder]>,
     desk: Arc<Desk>,
+    keeping: Keeping,
+    checkpoint: bool,
     /// All that may be offered, in the order of the tool list.
     entries: Vec<Entry>,
     /// Those that are offered where the endpoint asks for no others.
@@ -95,9 +104,9 @@ impl Server {
     ///
     /// The selection names something that does not exist, or leaves no tool.
     pub fn new(config: ServerConfig) -> Result<Self, ConfigError> {
-        let usual = config.selection.names()?;
+        let mut usual = config.selection.names()?;
         // Where nobody chose, an endpoint may choose from all.
-        let most = match &config.selection {
+        let mut most = match &config.selection {
             chosen if chosen.toolsets.is_some() || !chosen.tools.is_empty() => usual.clone(),
             open => Selection {
                 toolsets: Some(vec!["all".to_owned()]),
@@ -105,6 +114,14 @@ impl Server {
             }
             .names()?,
         };
+        // What answers name must be there.
+        if config.checkpoint
+            && !config.selection.read_only
+            && !config.selection.exclude_tools.iter().any(|t| t == ROLLBACK)
+        {
+            usual.insert(ROLLBACK);
+            most.insert(ROLLBACK);
+        }
         let entries = tools::all()
             .into_iter()
             .filter(|e| most.contains(e.spec.name))
@@ -116,6 +133,8 @@ impl Server {
                 door: config.door,
                 folders: config.folders.into(),
                 desk: Arc::new(Desk::new(config.confirm)),
+                keeping: config.keeping,
+                checkpoint: config.checkpoint,
                 entries,
                 usual,
                 tenants: Mutex::default(),
@@ -158,7 +177,7 @@ impl Server {
         Arc::clone(
             tenants
                 .entry(principal)
-                .or_insert_with(|| Arc::new(Tenant::new(self.inner.client.clone()))),
+                .or_insert_with(|| Arc::new(Tenant::new(self.inner.client.clone(), self.inner.keeping.clone()))),
         )
     }
 
@@ -189,7 +208,12 @@ impl Server {
             .filter(|e| self.inner.usual.contains(e.spec.name))
     }
 
-    fn call_of(&self, cx: &RequestContext<RoleServer>, request: &CallToolRequestParams) -> Result<Call, ErrorData> {
+    fn call_of(
+        &self,
+        cx: &RequestContext<RoleServer>,
+        request: &CallToolRequestParams,
+        spec: &Spec,
+    ) -> Result<Call, ErrorData> {
         let progress = cx.meta.get_progress_token().map(|token| Progress {
             peer: cx.peer.clone(),
             token,
@@ -213,6 +237,8 @@ impl Server {
                 .is_some_and(|v| v >= ProtocolVersion::V_2025_06_18),
             progress,
             consent: Arc::new(self.inner.desk.consent(cx, request)?),
+            undo: (self.inner.checkpoint && spec.changes_files()).then_some(spec.name),
+            notes: Arc::default(),
         })
     }
 }
@@ -279,7 +305,7 @@ impl ServerHandler for Server {
                 None,
             ));
         };
-        let call = self.call_of(&cx, &request)?;
+        let call = self.call_of(&cx, &request, &entry.spec)?;
         let closing = call.closing.clone();
         let mut work = entry.call(call, request.arguments.unwrap_or_default());
         tokio::select! {

@@ -1,7 +1,10 @@
 //! One caller: on standard input the only one, over HTTP whoever holds the token.
 
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,9 +15,11 @@ use crate::{
     call::Target,
     errors,
     jobs::{Job, Jobs, Start},
+    keeping::{Found, Keeping},
     limits, lock,
     sandboxes::{Handle, Table},
     shells::{Open, Shell, Shells},
+    undo::Told,
     watches::{Watch, Watches},
 };
 
@@ -29,10 +34,16 @@ pub(crate) struct Tenant {
     pub(crate) jobs: Jobs,
     pub(crate) shells: Shells,
     pub(crate) watches: Watches,
+    pub(crate) undo: Told,
+    pub(crate) keeping: Keeping,
+    /// What the next answer says of a default sandbox that came back, or did not.
+    news: Mutex<Vec<String>>,
+    /// Whether an earlier server's default sandbox was looked for.
+    looked: AtomicBool,
 }
 
 impl Tenant {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, keeping: Keeping) -> Self {
         Self {
             client,
             table: Mutex::default(),
@@ -41,6 +52,10 @@ impl Tenant {
             jobs: Jobs::default(),
             shells: Shells::default(),
             watches: Watches::default(),
+            undo: Told::default(),
+            keeping,
+            news: Mutex::default(),
+            looked: AtomicBool::new(false),
         }
     }
 
@@ -78,15 +93,55 @@ impl Tenant {
             if let Some(handle) = this.default_in_use() {
                 return Ok(handle);
             }
-            let options = CreateOptions {
-                timeout: Some(limits::SANDBOX_LIFETIME),
-                ..CreateOptions::default()
-            };
-            let sandbox = this.client.create(options).await.map_err(|e| errors::explain(&e))?;
+            if !this.looked.swap(true, Ordering::Relaxed) {
+                match this.find_default().await {
+                    Found::Nothing => {}
+                    Found::Back(sandbox, told) => {
+                        lock(&this.news).push(told);
+                        return Ok(this.adopt(sandbox, true, true, true));
+                    }
+                    Found::Lost(told) => lock(&this.news).push(told),
+                }
+            }
+            let sandbox = this
+                .client
+                .create(this.default_options())
+                .await
+                .map_err(|e| errors::explain(&e))?;
             Ok(this.adopt(sandbox, true, true, true))
         });
         made.await
             .unwrap_or_else(|_| Err(ToolError::new("internal", "making the default sandbox failed")))
+    }
+
+    /// What is to be said once.
+    pub(crate) fn take_news(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.news))
+    }
+
+    /// Forks a sandbox, in a task of its own for the same reason.
+    pub(crate) async fn fork(
+        self: &Arc<Self>,
+        id: &str,
+        lifetime: Duration,
+        count: u32,
+        keep_alive: bool,
+    ) -> Result<Vec<Result<Arc<Handle>, ToolError>>, ToolError> {
+        let (this, id) = (Arc::clone(self), id.to_owned());
+        let made = tokio::spawn(async move {
+            let forks = this
+                .client
+                .fork(&id, lifetime, count)
+                .await
+                .map_err(|e| this.error(&id, &e))?;
+            let adopt = |fork: Result<Sandbox, Error>| match fork {
+                Ok(sandbox) => Ok(this.adopt(sandbox, true, keep_alive, false)),
+                Err(error) => Err(errors::explain(&error)),
+            };
+            Ok(forks.into_iter().map(adopt).collect())
+        });
+        made.await
+            .unwrap_or_else(|_| Err(ToolError::new("internal", "forking the sandbox failed")))
     }
 
     /// The sandbox of this id, if it is in use.
@@ -107,6 +162,10 @@ impl Tenant {
     ) -> Result<Arc<Handle>, ToolError> {
         let this = Arc::clone(self);
         let made = tokio::spawn(async move {
+            let options = CreateOptions {
+                pause_at_timeout: keep_alive && this.keeping.pause,
+                ..options
+            };
             let sandbox = this.client.create(options).await.map_err(|e| errors::explain(&e))?;
             Ok(this.adopt(sandbox, true, keep_alive, default))
         });

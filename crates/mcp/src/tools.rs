@@ -4,11 +4,15 @@ mod archive_work;
 mod close_shell;
 mod connect_sandbox;
 mod create_sandbox;
+mod create_snapshot;
+mod delete_snapshot;
+mod diff_sandbox;
 mod download_file;
 mod edit_file;
 mod entry;
 mod file_url;
 mod follow;
+mod fork_sandbox;
 mod get_job_status;
 mod get_public_url;
 mod get_watch_events;
@@ -20,6 +24,7 @@ mod list_dir;
 mod list_jobs;
 mod list_processes;
 mod list_sandboxes;
+mod list_snapshots;
 mod make_dir;
 mod move_path;
 mod open_shell;
@@ -32,6 +37,7 @@ mod read_file;
 mod read_shell;
 mod remove_path;
 mod resize_shell;
+mod rollback_sandbox;
 mod run_command;
 mod run_command_bg;
 mod run_in_all_sandboxes;
@@ -102,6 +108,12 @@ macro_rules! every_tool {
             $each!(shutdown_sandbox::ShutdownSandbox),
             $each!(shutdown_all_sandboxes::ShutdownAllSandboxes),
             $each!(run_in_all_sandboxes::RunInAllSandboxes),
+            $each!(create_snapshot::CreateSnapshot),
+            $each!(list_snapshots::ListSnapshots),
+            $each!(delete_snapshot::DeleteSnapshot),
+            $each!(fork_sandbox::ForkSandbox),
+            $each!(diff_sandbox::DiffSandbox),
+            $each!(rollback_sandbox::RollbackSandbox),
             $each!(watch_dir::WatchDir),
             $each!(get_watch_events::GetWatchEvents),
             $each!(unwatch_dir::UnwatchDir),

@@ -19,6 +19,8 @@ mod sandboxes;
 mod services;
 #[path = "all/shells.rs"]
 mod shells;
+#[path = "all/snapshots.rs"]
+mod snapshots;
 #[path = "all/sse.rs"]
 mod sse;
 #[path = "all/stub.rs"]

@@ -18,6 +18,8 @@ pub const DEFAULT_TIMEOUT_V1_S: u64 = 15;
 pub const MAX_TIMEOUT_S: u64 = 86_400;
 /// Entries in one page of a sandbox list.
 pub const LIST_PAGE: usize = 100;
+/// Forks of one request.
+pub const FORKS: usize = 20;
 /// Seconds of silence before a keepalive event when the client names none.
 pub const KEEPALIVE_S: u64 = 90;
 /// How long the end of a process is kept for a late `Connect`, in seconds.

@@ -1,5 +1,7 @@
 //! Header names, ports and other fixed texts of the protocol.
 
+/// What the names of metadata begin with that Sandhold sets by itself. It is about one sandbox: forks do not get it.
+pub const OWN_METADATA: &str = "sandhold.";
 /// The port envd is addressed by. Inside a local sandbox nothing listens there: the gateway forwards to an inherited socket.
 pub const ENVD_PORT: u16 = 49983;
 /// What the first SDKs append to a sandbox's id in host names and paths; it may not be empty, as `49983-<id>-` is no

@@ -2,9 +2,13 @@
 //!
 //! Unknown fields of requests are ignored, as E2B ignores them: newer SDKs send more than older servers know.
 
+mod snapshots;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use snapshots::*;
 
 /// The body of every refusal. `code` equals the HTTP status: the JavaScript SDK decides by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +198,10 @@ pub struct Sandbox {
     /// Domain of the sandbox's host names; overrides the client's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// Of a connect that resumed it: `full` if its processes went on, `filesystem` if it was made again from its files. An
+    /// addition of Sandhold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<String>,
 }
 
 /// The state of a sandbox.
@@ -241,6 +249,9 @@ pub struct ListedSandbox {
     /// Pairs given at create.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<BTreeMap<String, String>>,
+    /// Bytes that the files of a paused sandbox take on disk. An addition of Sandhold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_bytes: Option<u64>,
 }
 
 /// Answer of `GET /sandboxes/{id}`.

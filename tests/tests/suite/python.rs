@@ -255,6 +255,26 @@ fn paused_sandboxes_outlive_serve() {
 }
 
 #[test]
+fn snapshots_and_forks_by_e2bs_sdks() {
+    run("snapshots.py", &["sdk"], 4);
+}
+
+#[test]
+fn snapshots_forks_and_undo_over_mcp() {
+    run("snapshots.py", &["mcp"], 4);
+}
+
+#[test]
+fn sandboxes_outlive_mcp() {
+    run("snapshots.py", &["exit"], 4);
+}
+
+#[test]
+fn what_was_kept_survives_the_servers_sigkill() {
+    run("snapshots.py", &["killed"], 6);
+}
+
+#[test]
 fn e2b_2_63_synchronous() {
     run("sdk_sync.py", &["2.63.0"], 3);
 }

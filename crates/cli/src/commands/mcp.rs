@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
-use sandhold_mcp::{Door, HostFolder, HttpOptions, Provider, Server, ServerConfig};
+use sandhold_mcp::{Door, HostFolder, HttpOptions, Keeping, Provider, Server, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -16,14 +16,25 @@ use crate::{
 
 const TOKEN_BYTES: usize = 24;
 
-pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
+pub(crate) async fn run(args: McpArgs, mut settings: Settings) -> Result<ExitCode> {
+    let pause = args
+        .on_exit
+        .as_ref()
+        .map_or(settings.pause_on_exit, |what| what == "pause");
+    let checkpoint = args
+        .checkpoint
+        .as_ref()
+        .map_or(settings.checkpoint, |when| when == "turn");
+    // Elsewhere sandboxes outlive this server in any case.
+    settings.local.pause_at_end = pause && matches!(settings.provider, settings::Provider::Local);
     let connected = Connected::with_door(&settings)?;
     let selection = args.selection.clone().selection();
     let open = |path: &PathBuf| {
         HostFolder::open(path).with_context(|| format!("--allow-dir {} cannot be used", path.display()))
     };
     let folders = args.allow_dir.iter().map(open).collect::<Result<_>>()?;
-    let provider = describe(&settings.provider);
+    let provider = describe(&settings.provider, settings.local.pause_at_end);
+    let keeping = keeping(settings.local.pause_at_end, args.http.is_some());
     let confirm = match &args.confirm {
         Some(name) => settings::confirm(name).context("--confirm can be never, destructive or always")?,
         None => settings.confirm,
@@ -35,6 +46,8 @@ pub(crate) async fn run(args: McpArgs, settings: Settings) -> Result<ExitCode> {
         door: connected.door.clone().map(|door| door as Arc<dyn Door>),
         folders,
         confirm,
+        keeping,
+        checkpoint,
     })?;
     let stop = CancellationToken::new();
     let mut signals = Signals::new().context("cannot listen for signals")?;
@@ -89,17 +102,41 @@ async fn http(
         .context("the MCP server over HTTP failed")
 }
 
+/// Whether sandboxes outlive this server. Over HTTP callers may be many, and none is known to be the same the next time.
+fn keeping(pause: bool, http: bool) -> Keeping {
+    if !pause {
+        return Keeping::default();
+    }
+    match std::env::current_dir() {
+        Ok(folder) if !http => Keeping::in_folder(&folder),
+        _ => Keeping {
+            pause,
+            default_mark: None,
+        },
+    }
+}
+
 /// What `sandbox_info` says of where sandboxes run.
-fn describe(provider: &settings::Provider) -> Provider {
+fn describe(provider: &settings::Provider, paused_at_end: bool) -> Provider {
+    let (life, paused) = match paused_at_end {
+        false => (
+            "its sandboxes end with this server",
+            "pausing keeps memory and is lost when the server ends",
+        ),
+        true => (
+            "when this server ends its sandboxes are paused, and the next one has them",
+            "of a paused sandbox the files outlive the server, its processes do not",
+        ),
+    };
     let text = |lines: &[&str]| lines.iter().map(|l| (*l).to_owned()).collect();
     match provider {
         settings::Provider::Local => Provider {
             name: "local".into(),
-            description: "the embedded engine on this machine; its sandboxes end with this server".into(),
+            description: format!("the embedded engine on this machine; {life}"),
             cannot: text(&[
                 "of the network TCP, UDP and names only: no ping; rules allow at most what this server was started with",
                 "/usr is the host's and read-only: packages install into the home folder only",
-                "pausing keeps memory and is lost when the server ends",
+                paused,
             ]),
         },
         settings::Provider::Sandhold(_) => Provider {

@@ -18,6 +18,8 @@ pub struct CreateOptions {
     pub metadata: BTreeMap<String, String>,
     /// Environment of every process.
     pub envs: BTreeMap<String, String>,
+    /// Whether it is paused at the end of its life, and goes on when it is used again, instead of being ended.
+    pub pause_at_timeout: bool,
     /// Whether it may reach the internet; `None` is the server's default.
     pub allow_internet_access: Option<bool>,
     /// Network rules.

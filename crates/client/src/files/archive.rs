@@ -254,17 +254,9 @@ fn understood(line: &[u8], id: &str) -> Result<ArchiveEvent, Error> {
     match serde_json::from_slice(line) {
         Ok(Line::Progress { entries, bytes }) => Ok(ArchiveEvent::Progress { entries, bytes }),
         Ok(Line::Done(report)) => Ok(ArchiveEvent::Done(report)),
-        Ok(Line::Error { code, message }) => {
-            let refusal = Refusal {
-                status: code,
-                code: None,
-                understood: true,
-                message,
-            };
-            Err(match refusal.of_http(id) {
-                Ok(error) | Err(error) => error,
-            })
-        }
+        Ok(Line::Error { code, message }) => Err(match Refusal::known(code, message).of_http(id) {
+            Ok(error) | Err(error) => error,
+        }),
         Err(error) => Err(Error::Protocol(format!(
             "a line about an archive cannot be read: {error}"
         ))),

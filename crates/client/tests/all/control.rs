@@ -15,6 +15,7 @@ async fn creates() {
         timeout: Some(Duration::from_millis(1500)),
         metadata: [("k 1".into(), "v&2".into())].into(),
         envs: [("A".into(), "1".into())].into(),
+        pause_at_timeout: true,
         allow_internet_access: Some(false),
         network: Some(Network {
             allow_out: Some(vec!["1.1.1.1".into()]),
@@ -40,7 +41,7 @@ async fn creates() {
     assert_eq!(
         seen.json(),
         json!({"templateID": "py", "timeout": 2, "metadata": {"k 1": "v&2"}, "envVars": {"A": "1"},
-            "allow_internet_access": false, "network": {"allowOut": ["1.1.1.1"]}, "cpuCount": 2.0, "memoryMB": 512,
+            "autoPause": true, "autoResume": {"enabled": true}, "allow_internet_access": false, "network": {"allowOut": ["1.1.1.1"]}, "cpuCount": 2.0, "memoryMB": 512,
             "diskSizeMB": 1024, "limits": {"openFiles": 99.0}})
     );
 }

@@ -13,6 +13,7 @@ mod unpack;
 
 pub(crate) use pack::{names, open_dir};
 
+use std::ffi::OsString;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -33,8 +34,11 @@ use crate::files::incoming::Incoming;
 use crate::limits::{ARCHIVE_CHUNK, ARCHIVE_CHUNKS};
 use crate::state::State;
 
-/// Where everything starts.
-const ROOT: &str = "/";
+/// Where everything starts: what the sandbox has of its own is below it. One that stands on its host's root has its home.
+fn root(state: &State) -> OsString {
+    let home = std::env::var_os("HOME").filter(|_| state.plain);
+    home.unwrap_or_else(|| "/".into())
+}
 
 /// Why an archive was not made or not restored.
 #[derive(Debug, thiserror::Error)]
@@ -82,14 +86,15 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .with_state(state)
 }
 
-async fn download() -> Response {
+async fn download(Shared(state): Shared<Arc<State>>) -> Response {
+    let root = root(&state);
     let (send, receive) = mpsc::channel(ARCHIVE_CHUNKS);
     tokio::task::spawn_blocking(move || {
         let mut out = ChunkWriter {
             send: send.clone(),
             chunk: Vec::new(),
         };
-        let packed = pack::pack(ROOT, &mut out).and_then(|()| out.finish().map_err(ArchiveError::Stream));
+        let packed = pack::pack(&root, &mut out).and_then(|()| out.finish().map_err(ArchiveError::Stream));
         if let Err(error) = packed {
             // The answer has begun: it breaks off, so that nobody takes it for whole.
             let _ = send.blocking_send(Err(io::Error::other(error.to_string())));
@@ -101,13 +106,13 @@ async fn download() -> Response {
 
 async fn upload(Shared(state): Shared<Arc<State>>, body: Body) -> Response {
     let (send, receive) = mpsc::channel(ARCHIVE_CHUNKS);
-    let switches = state.can_switch_user;
+    let (root, switches) = (root(&state), state.can_switch_user);
     let unpacking = tokio::task::spawn_blocking(move || {
         let mut input = ChunkReader {
             receive,
             chunk: Bytes::new(),
         };
-        unpack::unpack(ROOT, &mut input, switches)
+        unpack::unpack(&root, &mut input, switches)
     });
     let mut body = Incoming::new(body);
     while let Some(piece) = body.next().await {

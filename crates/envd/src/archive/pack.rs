@@ -5,7 +5,10 @@ use std::ffi::{CStr, CString};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat, readlinkat, seek, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat, StatxAttributes, StatxFlags, fstat, openat, readlinkat, seek,
+    statat, statx,
+};
 use rustix::io::Errno;
 
 use super::ArchiveError;
@@ -24,7 +27,7 @@ struct Level {
 }
 
 /// Writes everything below `root` that is on its file system.
-pub(super) fn pack(root: &str, out: &mut impl Write) -> Result<(), ArchiveError> {
+pub(super) fn pack(root: impl rustix::path::Arg, out: &mut impl Write) -> Result<(), ArchiveError> {
     let fd = open_dir(rustix::fs::CWD, root).map_err(ArchiveError::file(b""))?;
     let stat = fstat(&fd).map_err(ArchiveError::file(b""))?;
     let mut packer = Packer {
@@ -61,6 +64,22 @@ pub(crate) fn open_dir(at: impl AsFd, name: impl rustix::path::Arg) -> rustix::i
     openat(at, name, flags, Mode::empty())
 }
 
+/// Whether something is mounted at `name` of `at`, or with an empty name at `at` itself, so that it is not of the file
+/// system with this `device`. The folders of an overlay have its device; its other files may have those of its layers.
+pub(crate) fn is_elsewhere(at: impl AsFd, name: &CStr, stat: &Stat, device: u64) -> bool {
+    if stat.st_dev == device {
+        return false;
+    }
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return true;
+    }
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let mounted = StatxAttributes::MOUNT_ROOT;
+    statx(at, name, flags, StatxFlags::empty()).map_or(true, |told| {
+        !told.stx_attributes_mask.contains(mounted) || told.stx_attributes.contains(mounted)
+    })
+}
+
 /// The names in a folder, sorted, without `.` and `..`.
 pub(crate) fn names(fd: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     let mut names = Vec::new();
@@ -77,8 +96,8 @@ pub(crate) fn names(fd: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
 struct Packer<'a, W> {
     out: &'a mut W,
     device: u64,
-    /// Files with several names, by their number: the name they were written under.
-    links: HashMap<u64, Vec<u8>>,
+    /// Files with several names, by device and number: the name they were written under.
+    links: HashMap<(u64, u64), Vec<u8>>,
     path: Vec<u8>,
 }
 
@@ -101,13 +120,13 @@ impl<W: Write> Packer<'_, W> {
             Err(Errno::NOENT) => return Ok(None),
             stat => stat.map_err(&failed)?,
         };
-        if stat.st_dev != self.device {
+        if is_elsewhere(at, name, &stat, self.device) {
             return Ok(None);
         }
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind != FileType::Directory
             && stat.st_nlink > 1
-            && let Some(first) = self.links.get(&stat.st_ino)
+            && let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino))
         {
             let entry = Entry {
                 target: first.clone(),
@@ -149,7 +168,7 @@ impl<W: Write> Packer<'_, W> {
             _ => false,
         };
         if written && stat.st_nlink > 1 {
-            self.links.insert(stat.st_ino, path);
+            self.links.insert((stat.st_dev, stat.st_ino), path);
         }
         Ok(None)
     }
@@ -188,7 +207,8 @@ impl<W: Write> Packer<'_, W> {
         };
         let stat = fstat(&fd).map_err(&failed)?;
         // Something else took its name meanwhile.
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_dev != self.device {
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || is_elsewhere(&fd, c"", &stat, self.device)
+        {
             return Ok(false);
         }
         let size = u64::try_from(stat.st_size).unwrap_or(0);

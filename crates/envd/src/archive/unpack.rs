@@ -15,14 +15,14 @@ use rustix::io::Errno;
 
 use super::ArchiveError;
 use super::format::{Entry, Kind, invalid, read, read_head, skip_padding};
-use super::pack::{names, open_dir};
+use super::pack::{is_elsewhere, names, open_dir};
 use crate::limits::{ARCHIVE_DEPTH, ARCHIVE_READ};
 
 /// Bytes of a path that the kernel takes at once.
 const PATH_PIECE: usize = 4000;
 
 /// Replaces everything below `root` by the archive. `switches`: owners can be given.
-pub(super) fn unpack(root: &str, input: &mut impl Read, switches: bool) -> Result<(), ArchiveError> {
+pub(super) fn unpack(root: impl rustix::path::Arg, input: &mut impl Read, switches: bool) -> Result<(), ArchiveError> {
     let root = open_dir(CWD, root).map_err(ArchiveError::file(b""))?;
     let device = fstat(&root).map_err(ArchiveError::file(b""))?.st_dev;
     let mut unpacker = Unpacker {
@@ -91,7 +91,7 @@ impl Unpacker {
                 stat => stat.map_err(&shown)?,
             };
             match FileType::from_raw_mode(stat.st_mode) {
-                _ if stat.st_dev != self.device => {}
+                _ if is_elsewhere(&top.fd, &name, &stat, self.device) => {}
                 FileType::Directory => {
                     if depth >= ARCHIVE_DEPTH {
                         return Err(shown(Errno::NAMETOOLONG));

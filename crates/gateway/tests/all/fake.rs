@@ -1,10 +1,11 @@
 //! A runtime without sandboxes: each "daemon" is an axum service over pipes in this process.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,8 +22,10 @@ use futures::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use sandhold_gateway::{CapRules, Gateway, GatewayConfig};
 use sandhold_runtime::{
-    Isolation, Resources, Root, Runtime, RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, Stream, Usage,
+    Archive, Change, ChangeKind, Changes, FileKind, Held, Isolation, Layer, LayerId, Layers, Resources, Root, Runtime,
+    RuntimeError, RuntimeInfo, Sandbox, SandboxSpec, StoredLayer, StoredRoot, Stream, Usage,
 };
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::watch,
@@ -37,6 +40,17 @@ pub(crate) struct FakeRuntime {
     pub(crate) can_freeze: bool,
     /// How often daemons were asked what they use.
     pub(crate) asked: Arc<AtomicUsize>,
+    /// Where it keeps layers; it outlives the runtime, as a disk does.
+    pub(crate) layers: Option<Arc<FakeLayers>>,
+}
+
+impl FakeRuntime {
+    pub(crate) fn layered(layers: &Arc<FakeLayers>) -> Self {
+        Self {
+            layers: Some(layers.clone()),
+            ..Self::default()
+        }
+    }
 }
 
 /// What the fake daemon holds instead of files.
@@ -49,6 +63,7 @@ impl Default for FakeRuntime {
             killed: Arc::default(),
             can_freeze: true,
             asked: Arc::default(),
+            layers: None,
         }
     }
 }
@@ -60,6 +75,10 @@ pub(crate) fn gateway(runtime: FakeRuntime) -> (tempfile::TempDir, Gateway) {
 }
 
 pub(crate) fn gateway_at(home: &Path, runtime: FakeRuntime, keep_paused: bool) -> Gateway {
+    gateway_that(home, runtime, keep_paused, false)
+}
+
+pub(crate) fn gateway_that(home: &Path, runtime: FakeRuntime, keep_paused: bool, pause_at_end: bool) -> Gateway {
     let config = GatewayConfig {
         egress: sandhold_egress::Egress::new(sandhold_egress::EgressConfig::default()).unwrap(),
         home: home.to_owned(),
@@ -67,6 +86,7 @@ pub(crate) fn gateway_at(home: &Path, runtime: FakeRuntime, keep_paused: bool) -
         max_timeout_s: 3600,
         caps: CapRules::default(),
         keep_paused,
+        pause_at_end,
     };
     Gateway::new(Arc::new(runtime), config).unwrap()
 }
@@ -86,12 +106,17 @@ impl Runtime for FakeRuntime {
             },
             least: Resources::default(),
             most: Resources::default(),
-            no_layers: Some("a fake".into()),
+            no_layers: self.layers.is_none().then(|| "a fake".into()),
             ca_bundle: None,
             reach: sandhold_runtime::Reach::Nothing,
             can_freeze: self.can_freeze,
             can_switch_user: true,
         }
+    }
+
+    fn layers(&self) -> Option<Arc<dyn Layers>> {
+        let layers = self.layers.clone()?;
+        Some(layers)
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Arc<dyn Sandbox>, RuntimeError> {
@@ -110,7 +135,12 @@ impl Runtime for FakeRuntime {
             killed: self.killed.clone(),
             can_freeze: self.can_freeze,
             asked: self.asked.clone(),
-            files: Arc::default(),
+            files: Arc::new(Mutex::new(match &self.layers {
+                Some(layers) => layers.content(&spec.root)?,
+                None => Vec::new(),
+            })),
+            root: Mutex::new(spec.root),
+            layers: self.layers.clone(),
         }))
     }
 }
@@ -125,6 +155,8 @@ struct FakeSandbox {
     can_freeze: bool,
     asked: Arc<AtomicUsize>,
     files: Files,
+    root: Mutex<Root>,
+    layers: Option<Arc<FakeLayers>>,
 }
 
 #[async_trait]
@@ -134,7 +166,44 @@ impl Sandbox for FakeSandbox {
     }
 
     fn root(&self) -> Root {
-        Root::default()
+        self.root.lock().unwrap().clone()
+    }
+
+    async fn checkpoint(&self) -> Result<Root, RuntimeError> {
+        let layers = self.layers()?;
+        let mut root = self.root.lock().unwrap();
+        let files = self.files.lock().unwrap().clone();
+        if files != layers.content(&root)? {
+            root.layers.push(layers.hold(files));
+        }
+        Ok(root.clone())
+    }
+
+    async fn roll_back(&self, root: &Root) -> Result<(), RuntimeError> {
+        *self.files.lock().unwrap() = self.layers()?.content(root)?;
+        *self.root.lock().unwrap() = root.clone();
+        Ok(())
+    }
+
+    async fn changes(&self, since: &Root, most: usize) -> Result<Changes, RuntimeError> {
+        let before = self.layers()?.content(since)?;
+        if !self.root().stands_on(since) {
+            return Err(RuntimeError::InvalidSpec("it does not stand on it".into()));
+        }
+        let now = self.files.lock().unwrap().clone();
+        let (old, new) = (lines(&before), lines(&now));
+        let path = |line: &str| format!("/{line}").into_bytes();
+        let change = |line: &&str, kind| Change {
+            path: path(line),
+            kind,
+            file: FileKind::File,
+            bytes: 1,
+        };
+        let mut changes: Vec<_> = new.difference(&old).map(|l| change(l, ChangeKind::Added)).collect();
+        changes.extend(old.difference(&new).map(|l| change(l, ChangeKind::Removed)));
+        let truncated = changes.len() > most;
+        changes.truncate(most);
+        Ok(Changes { changes, truncated })
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {
@@ -189,6 +258,104 @@ impl Sandbox for FakeSandbox {
     async fn ended(&self) -> String {
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
         "killed".into()
+    }
+}
+
+impl FakeSandbox {
+    fn layers(&self) -> Result<&Arc<FakeLayers>, RuntimeError> {
+        if *self.ended.borrow() {
+            return Err(RuntimeError::Ended("killed".into()));
+        }
+        self.layers
+            .as_ref()
+            .ok_or_else(|| RuntimeError::Unsupported("the fake has no layers".into()))
+    }
+}
+
+/// A sandbox's one file, a JSON text, as names of files.
+fn lines(files: &[u8]) -> BTreeSet<&str> {
+    std::str::from_utf8(files)
+        .unwrap()
+        .trim_matches('"')
+        .split_whitespace()
+        .collect()
+}
+
+/// Layers that hold all files of what stands on them.
+#[derive(Default)]
+pub(crate) struct FakeLayers {
+    stored: Mutex<BTreeMap<LayerId, Vec<u8>>>,
+    held: AtomicU64,
+    /// Fails what writes.
+    pub(crate) full: AtomicBool,
+}
+
+impl FakeLayers {
+    pub(crate) fn count(&self) -> usize {
+        self.stored.lock().unwrap().len()
+    }
+
+    fn hold(&self, files: Vec<u8>) -> Layer {
+        let number = self.held.fetch_add(1, Ordering::SeqCst);
+        Layer::Held(Held::new(number, Arc::new(files)))
+    }
+
+    fn content_of(&self, layer: &Layer) -> Result<Vec<u8>, RuntimeError> {
+        match layer {
+            Layer::Held(held) => Ok(held.keep().downcast_ref::<Vec<u8>>().unwrap().clone()),
+            Layer::Stored(id) => {
+                let stored = self.stored.lock().unwrap();
+                stored.get(id).cloned().ok_or(RuntimeError::UnknownLayer(*id))
+            }
+        }
+    }
+
+    fn content(&self, root: &Root) -> Result<Vec<u8>, RuntimeError> {
+        root.layers
+            .iter()
+            .try_fold(Vec::new(), |_, layer| self.content_of(layer))
+    }
+}
+
+#[async_trait]
+impl Layers for FakeLayers {
+    async fn unpack(&self, _: Archive, _: &StoredRoot) -> Result<StoredLayer, RuntimeError> {
+        Err(RuntimeError::Unsupported("the fake unpacks nothing".into()))
+    }
+
+    async fn keep(&self, root: &Root) -> Result<StoredRoot, RuntimeError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(RuntimeError::Exhausted("the fake disk is full".into()));
+        }
+        let mut kept = StoredRoot {
+            base: root.base,
+            layers: Vec::new(),
+        };
+        for layer in &root.layers {
+            let files = self.content_of(layer)?;
+            let id = LayerId(Sha256::digest(&files).into());
+            self.stored.lock().unwrap().insert(id, files);
+            kept.layers.push(id);
+        }
+        Ok(kept)
+    }
+
+    async fn stored(&self) -> Result<Vec<StoredLayer>, RuntimeError> {
+        let stored = self.stored.lock().unwrap();
+        let layer = |(id, files): (&LayerId, &Vec<u8>)| StoredLayer {
+            id: *id,
+            bytes: files.len() as u64,
+            files: 1,
+        };
+        Ok(stored.iter().map(layer).collect())
+    }
+
+    async fn verify(&self, layer: &LayerId) -> Result<(), RuntimeError> {
+        self.content_of(&Layer::Stored(*layer)).map(drop)
+    }
+
+    async fn remove(&self, layer: &LayerId) -> Result<bool, RuntimeError> {
+        Ok(self.stored.lock().unwrap().remove(layer).is_some())
     }
 }
 

@@ -6,6 +6,7 @@ mod fake;
 mod hostile;
 mod keeping;
 mod owners;
+mod snapshots;
 mod telling;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -128,8 +129,6 @@ async fn bad_requests_say_what_is_wrong() {
     for (method, path) in [
         (Method::POST, "/v3/templates"),
         (Method::GET, "/templates/aliases/x"),
-        (Method::POST, "/sandboxes/i1/snapshots"),
-        (Method::POST, "/sandboxes/i1/fork"),
         (Method::GET, "/volumes"),
     ] {
         let answer = call(&router, method, path, &[], None).await;

@@ -14,7 +14,7 @@ use crate::{
 
 #[tokio::test]
 async fn every_way_in_is_closed_to_others() {
-    let (home, gateway) = gateway(FakeRuntime::default());
+    let (home, gateway) = gateway(FakeRuntime::layered(&Arc::default()));
     let keys = Arc::new(Keys::open(home.path()).unwrap());
     let (mine, theirs) = (keys.create("mine").unwrap(), keys.create("theirs").unwrap());
     let router = gateway.router_with_keys(keys, axum::Router::new());
@@ -41,6 +41,12 @@ async fn every_way_in_is_closed_to_others() {
         (Method::POST, "/sandboxes/ID/refreshes", json!({"duration": 5})),
         (Method::POST, "/sandboxes/ID/pause", json!({})),
         (Method::POST, "/sandboxes/ID/resume", json!({})),
+        (Method::POST, "/sandboxes/ID/snapshots", json!({"name": "s"})),
+        (Method::POST, "/sandboxes/ID/fork", json!({})),
+        (Method::POST, "/sandboxes/ID/checkpoints", json!({})),
+        (Method::GET, "/sandboxes/ID/checkpoints", Value::Null),
+        (Method::POST, "/sandboxes/ID/rollback", json!({"snapshotID": "s"})),
+        (Method::GET, "/sandboxes/ID/diff", Value::Null),
         (Method::DELETE, "/sandboxes/ID", Value::Null),
     ];
     for (method, path, body) in &ways {

@@ -312,7 +312,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Confirm, Provider, Selection, ServerConfig};
+    use crate::{Confirm, Keeping, Provider, Selection, ServerConfig};
 
     fn sessions() -> Arc<Sessions> {
         let config = ServerConfig {
@@ -322,6 +322,8 @@ mod tests {
             door: None,
             folders: Vec::new(),
             confirm: Confirm::default(),
+            keeping: Keeping::default(),
+            checkpoint: false,
         };
         Arc::new(Sessions {
             server: Server::new(config).unwrap(),

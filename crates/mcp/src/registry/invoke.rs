@@ -26,6 +26,7 @@ pub(super) fn invoke<T: Tool>(
         Err(error) => return std::future::ready(answer::finish::<()>(Err(error), call.links).into()).boxed(),
     };
     let (consent, links) = (Arc::clone(&call.consent), call.links);
+    let notes = Arc::clone(&call.notes);
     async move {
         let (asked, began) = (Arc::clone(&consent), call.started);
         let work = async move {
@@ -47,7 +48,7 @@ pub(super) fn invoke<T: Tool>(
         tokio::select! {
             biased;
             question = asked.question() => question.into(),
-            result = work => answer::finish(result, links).into(),
+            result = work => notes.add_to(answer::finish(result, links)).into(),
         }
     }
     .boxed()
@@ -99,6 +100,7 @@ mod tests {
         answer::Reply,
         consent::Consent,
         host_files::Host,
+        keeping::Keeping,
         registry::{Hints, Toolset},
         server::Provider,
         tenant::Tenant,
@@ -144,7 +146,10 @@ mod tests {
         let came_in = Instant::now().checked_sub(waited).expect("a clock that began before");
         CAME_IN.set(Some(came_in));
         let call = Call {
-            tenant: Arc::new(Tenant::new(Client::http(HttpConfig::new("k")).unwrap())),
+            tenant: Arc::new(Tenant::new(
+                Client::http(HttpConfig::new("k")).unwrap(),
+                Keeping::default(),
+            )),
             provider: Arc::new(Provider::default()),
             door: None,
             host: Host::OverHttp,
@@ -153,6 +158,8 @@ mod tests {
             links: false,
             progress: None,
             consent: Arc::new(Consent::given_after(waited)),
+            undo: None,
+            notes: Arc::default(),
         };
         let CallToolResponse::Complete(answer) = invoke::<Due>(call, &JsonObject::new(), JsonObject::new()).await
         else {

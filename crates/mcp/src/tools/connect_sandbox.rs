@@ -48,15 +48,20 @@ impl Tool for ConnectSandbox {
             None => None,
         };
         let default = p.set_as_default.unwrap_or(false);
-        call.tenant.connect(&p.sandbox_id, timeout, default).await?;
+        let handle = call.tenant.connect(&p.sandbox_id, timeout, default).await?;
         let opened = sandbox_row::opened(&call, &p.sandbox_id).await?;
         let note = if default {
             "; it is your default sandbox now"
         } else {
             ""
         };
+        let back = match handle.sandbox.resumed_from() {
+            Some("filesystem") => "; its files came back, processes that ran before did not",
+            Some(_) => "; it goes on where it was paused",
+            None => "",
+        };
         let text = format!(
-            "sandbox {} runs ({}) until {}{note}",
+            "sandbox {} runs ({}) until {}{note}{back}",
             p.sandbox_id, opened.template, opened.end_at
         );
         Ok(Reply::new(opened, text).within(&p.sandbox_id))

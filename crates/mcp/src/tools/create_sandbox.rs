@@ -31,7 +31,7 @@ pub(super) struct Rules {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Params {
-    /// Default: base
+    /// Or a snapshot. Default: base
     template: Option<String>,
     /// Default 300
     timeout_s: Option<u64>,
@@ -118,6 +118,7 @@ fn options(p: Params) -> Result<CreateOptions, ToolError> {
         cpus: p.cpus,
         memory_mb: p.memory_mb,
         disk_mb: p.disk_mb,
+        pause_at_timeout: false,
         limits: Caps::parse(p.limits.as_deref().unwrap_or_default())
             .map_err(|why| ToolError::invalid(format!("limits: {why}")))?,
     })

@@ -51,6 +51,9 @@ pub(super) struct Row {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     metadata: Vec<Pair>,
     is_default: bool,
+    /// Of a paused one: bytes that its files take on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_bytes: Option<u64>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -103,6 +106,7 @@ impl Tool for ListSandboxes {
             end_at: listed.end_at.clone(),
             metadata: sandbox_row::metadata(listed),
             is_default: default.as_deref() == Some(&listed.sandbox_id),
+            kept_bytes: listed.kept_bytes,
         });
         let (sandboxes, truncated) = budget::rows(rows.collect());
         let mut text = if sandboxes.is_empty() {
@@ -112,11 +116,11 @@ impl Tool for ListSandboxes {
         };
         for row in &sandboxes {
             let mark = if row.is_default { ", your default" } else { "" };
-            let _ = writeln!(
-                text,
-                "{} {} ({}) until {}{mark}",
-                row.sandbox_id, row.state, row.template, row.end_at
-            );
+            let until = match row.kept_bytes {
+                Some(bytes) => format!(", {bytes} bytes kept on disk"),
+                None => format!(" until {}", row.end_at),
+            };
+            let _ = writeln!(text, "{} {} ({}){until}{mark}", row.sandbox_id, row.state, row.template);
         }
         if truncated {
             text.push_str("more did not fit; use a smaller limit or metadata\n");

@@ -84,6 +84,9 @@ pub(crate) struct Output {
     #[serde(skip_serializing_if = "Option::is_none")]
     isolation: Option<Held>,
     cannot: Vec<String>,
+    /// Of a paused one: bytes that its files take on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_bytes: Option<u64>,
 }
 
 impl Tool for SandboxInfo {
@@ -153,6 +156,7 @@ pub(crate) fn describe(detail: &SandboxDetail, provider: &Provider) -> Output {
             warnings: i.warnings,
         }),
         cannot: provider.cannot.clone(),
+        kept_bytes: listed.kept_bytes,
     }
 }
 
@@ -188,6 +192,11 @@ fn text(id: &str, o: &Output) -> String {
         ),
         format!("provider: {}", o.provider),
     ];
+    if let Some(bytes) = o.kept_bytes {
+        lines.push(format!(
+            "its files take {bytes} bytes on disk until it is ended or resumed"
+        ));
+    }
     if let Some(access) = o.network.allow_internet_access {
         lines.push(format!("internet access: {}", if access { "yes" } else { "no" }));
     }

@@ -20,7 +20,7 @@ use rmcp::{
     service::RunningService,
 };
 use sandhold_client::{Client, HttpConfig};
-use sandhold_mcp::{Confirm, Door, Provider, Selection, Server, ServerConfig, serve_io};
+use sandhold_mcp::{Confirm, Door, Keeping, Provider, Selection, Server, ServerConfig, serve_io};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,19 @@ pub(crate) struct World {
     pub(crate) listening: Value,
     /// The answer to who waits for a server; without one they wait.
     pub(crate) ready: Option<Value>,
-    killed: BTreeSet<String>,
+    /// Whether it knows what Sandhold adds to E2B's API.
+    pub(crate) additions: bool,
+    /// Snapshots that are there.
+    pub(crate) snapshots: Vec<String>,
+    /// What checkpoints were taken for.
+    pub(crate) checkpoints: Vec<String>,
+    /// The status of one that cannot be taken.
+    pub(crate) no_checkpoint: Option<u16>,
+    /// What sandboxes went back to.
+    pub(crate) rolled_back: Vec<Value>,
+    /// Metadata that sandboxes were made with.
+    pub(crate) metadata: BTreeMap<String, Value>,
+    pub(crate) killed: BTreeSet<String>,
 }
 
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -114,6 +126,8 @@ async fn answer(world: Shared, request: Request) -> Response {
             w.made += 1;
             let id = format!("i{:020}", w.made);
             w.alive.insert(id.clone());
+            let asked: Value = serde_json::from_slice(&body).unwrap();
+            w.metadata.insert(id.clone(), asked["metadata"].clone());
             w.timeouts.push(format!(
                 "create {}",
                 serde_json::from_slice::<Value>(&body).unwrap()["timeout"]
@@ -121,7 +135,16 @@ async fn answer(world: Shared, request: Request) -> Response {
             reply(201, listed(&id, false).to_string())
         }
         ("GET", ["sandboxes"]) => {
-            let all: Vec<Value> = w.alive.iter().map(|id| listed(id, w.paused.contains(id))).collect();
+            let marked = |id: &&String| match query.split('&').find_map(|pair| pair.strip_prefix("metadata=")) {
+                Some(asked) => {
+                    let pairs = w.metadata.get(*id).and_then(Value::as_object);
+                    pairs.is_some_and(|pairs| pairs.values().any(|v| asked.contains(v.as_str().unwrap())))
+                }
+                None => true,
+            };
+            let found = w.alive.iter().filter(marked);
+            let found = found.filter(|id| !query.contains("state=paused") || w.paused.contains(*id));
+            let all: Vec<Value> = found.map(|id| listed(id, w.paused.contains(id))).collect();
             reply(200, Value::from(all).to_string())
         }
         (method, ["sandboxes", id, rest @ ..]) => {
@@ -135,9 +158,63 @@ async fn answer(world: Shared, request: Request) -> Response {
                     reply(204, "")
                 }
                 ("POST", ["connect"]) => {
-                    w.paused.remove(*id);
+                    let mut answer = listed(id, false);
+                    if w.paused.remove(*id) && w.additions {
+                        answer["resumedFrom"] = "filesystem".into();
+                    }
                     w.timeouts.push("connect".into());
-                    reply(200, listed(id, false).to_string())
+                    reply(200, answer.to_string())
+                }
+                ("POST", ["snapshots"]) => {
+                    let asked: Value = serde_json::from_slice(&body).unwrap();
+                    let name = format!("{}:default", asked["name"].as_str().unwrap_or("s1"));
+                    w.snapshots.push(name.clone());
+                    reply(201, json!({"snapshotID": name, "names": [name]}).to_string())
+                }
+                ("POST", ["fork"]) => {
+                    let count = serde_json::from_slice::<Value>(&body).unwrap()["count"]
+                        .as_u64()
+                        .unwrap();
+                    let mut forks = Vec::new();
+                    for _ in 0..count {
+                        w.made += 1;
+                        let id = format!("i{:020}", w.made);
+                        w.alive.insert(id.clone());
+                        forks.push(json!({"sandbox": listed(&id, false)}));
+                    }
+                    if count > 2 {
+                        let full = json!({"error": {"code": 429, "message": "no room"}});
+                        *forks.last_mut().unwrap() = full;
+                    }
+                    reply(201, Value::from(forks).to_string())
+                }
+                ("POST", ["checkpoints"]) if w.additions => {
+                    if let Some(status) = w.no_checkpoint {
+                        return reply(status, json!({"code": status, "message": "too busy"}).to_string());
+                    }
+                    let asked: Value = serde_json::from_slice(&body).unwrap();
+                    w.checkpoints.push(asked["label"].as_str().unwrap().to_owned());
+                    let id = format!("cp-{}", w.checkpoints.len());
+                    let made = json!({"checkpointID": id, "createdAt": "2026-01-01T00:00:00Z", "isNew": true});
+                    reply(201, made.to_string())
+                }
+                ("POST", ["rollback"]) if w.additions => {
+                    let back: Value = serde_json::from_slice(&body).unwrap();
+                    if back["checkpointID"] == "cp-none" {
+                        let refused = json!({"code": 404, "message": "checkpoint \"cp-none\" does not exist",
+                            "error_code": "checkpoint_not_found"});
+                        return reply(404, refused.to_string());
+                    }
+                    w.rolled_back.push(back);
+                    reply(204, "")
+                }
+                ("GET", ["diff"]) if w.additions => {
+                    let file = json!({"path": "/home/user/a", "change": "added", "type": "file", "size": 3});
+                    let folder = json!({"path": "/tmp/b", "change": "removed", "type": "dir", "size": 0});
+                    reply(
+                        200,
+                        json!({"changes": [file, folder], "truncated": query.ends_with("limit=2")}).to_string(),
+                    )
                 }
                 ("POST", ["pause"]) => {
                     w.paused.insert((*id).to_owned());
@@ -146,6 +223,19 @@ async fn answer(world: Shared, request: Request) -> Response {
                 ("POST", ["timeout"]) => reply(204, ""),
                 _ => reply(404, "{}"),
             }
+        }
+        ("GET", ["snapshots"]) => {
+            let all = w.snapshots.iter().map(|name| {
+                json!({"snapshotID": name, "names": [name], "sandboxID": "i1",
+                "createdAt": "2026-01-01T00:00:00Z", "sizeBytes": 7})
+            });
+            reply(200, Value::from(all.collect::<Vec<_>>()).to_string())
+        }
+        ("DELETE", ["templates", name]) => {
+            let name = name.replace("%3A", ":");
+            let before = w.snapshots.len();
+            w.snapshots.retain(|other| *other != name);
+            reply(if w.snapshots.len() < before { 204 } else { 404 }, "")
         }
         _ => reply(404, "{}"),
     }
@@ -401,11 +491,27 @@ pub(crate) async fn server() -> (Shared, Server) {
 
 /// A server that asks its users as `confirm` says.
 pub(crate) async fn server_that(confirm: Confirm) -> (Shared, Server) {
-    server_with(None, confirm).await
+    server_with(Setup {
+        confirm,
+        ..Setup::default()
+    })
+    .await
 }
 
-async fn server_with(door: Option<Arc<dyn Door>>, confirm: Confirm) -> (Shared, Server) {
+/// How a server is set up beside the usual.
+#[derive(Default)]
+pub(crate) struct Setup {
+    pub(crate) door: Option<Arc<dyn Door>>,
+    pub(crate) confirm: Confirm,
+    pub(crate) keeping: Keeping,
+    pub(crate) checkpoint: bool,
+    /// What the control plane knows.
+    pub(crate) world: World,
+}
+
+async fn server_with(setup: Setup) -> (Shared, Server) {
     let (world, client) = control_plane().await;
+    *world.lock().unwrap() = setup.world;
     let provider = Provider {
         name: "stub".into(),
         description: "for tests".into(),
@@ -418,9 +524,11 @@ async fn server_with(door: Option<Arc<dyn Door>>, confirm: Confirm) -> (Shared, 
             toolsets: Some(vec!["all".into()]),
             ..Selection::default()
         },
-        door,
+        door: setup.door,
         folders: Vec::new(),
-        confirm,
+        confirm: setup.confirm,
+        keeping: setup.keeping,
+        checkpoint: setup.checkpoint,
     };
     (world, Server::new(config).unwrap())
 }
@@ -432,7 +540,16 @@ impl Session {
 
     /// The same behind a listener that has to be opened.
     pub(crate) async fn open_with(door: Option<Arc<dyn Door>>) -> Self {
-        let (world, server) = server_with(door, Confirm::default()).await;
+        Self::set_up(Setup {
+            door,
+            ..Setup::default()
+        })
+        .await
+    }
+
+    /// The same set up in another way.
+    pub(crate) async fn set_up(setup: Setup) -> Self {
+        let (world, server) = server_with(setup).await;
         let (near, far) = tokio::io::duplex(64 << 10);
         let (reader, writer) = tokio::io::split(far);
         let under_test = server.clone();

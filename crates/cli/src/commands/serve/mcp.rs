@@ -15,7 +15,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header};
 use sandhold_client::Client;
 use sandhold_gateway::{Gateway, Keys, Owner};
-use sandhold_mcp::{ConfigError, Confirm, Provider, Selection, Server, ServerConfig};
+use sandhold_mcp::{ConfigError, Confirm, Keeping, Provider, Selection, Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -103,6 +103,8 @@ impl Endpoint {
             door: None,
             folders: Vec::new(),
             confirm: self.policy.confirm,
+            keeping: Keeping::default(),
+            checkpoint: false,
         })?;
         let router = sandhold_mcp::http_router(server, &self.stop);
         servers.insert(owner, router.clone());
