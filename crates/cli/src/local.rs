@@ -93,6 +93,7 @@ pub(crate) async fn start_gateway(
         keep_paused,
         pause_at_end: settings.pause_at_end,
         egress,
+        templates: sandhold_gateway::TemplateConfig::default(),
     };
     Ok(Gateway::new(engine, config)?)
 }

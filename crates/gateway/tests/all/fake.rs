@@ -87,6 +87,7 @@ pub(crate) fn gateway_that(home: &Path, runtime: FakeRuntime, keep_paused: bool,
         caps: CapRules::default(),
         keep_paused,
         pause_at_end,
+        templates: sandhold_gateway::TemplateConfig::default(),
     };
     Gateway::new(Arc::new(runtime), config).unwrap()
 }
