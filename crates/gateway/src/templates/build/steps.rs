@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sandhold_runtime::StoredRoot;
-use sandhold_wire::templates::TemplateStep;
+use sandhold_wire::{names::DEFAULT_USER, templates::TemplateStep};
 
 use super::{
     super::{cache::Done, logs::Level, uploads::check_hash},
@@ -146,7 +146,7 @@ impl Building<'_> {
                 let task = Task {
                     step: label,
                     script: cmd,
-                    user: user.or_else(|| start.user.clone()),
+                    user: user.or_else(|| Some(user_of(&start))),
                     cwd: start.workdir.clone(),
                     envs: start.envs.clone(),
                     shell: Shell::Login,
@@ -170,10 +170,7 @@ impl Building<'_> {
                     (false, Some(below)) => format!("{}/{path}", below.trim_end_matches('/')),
                     (false, None) => format!("/{path}"),
                 };
-                let user = start
-                    .user
-                    .clone()
-                    .unwrap_or_else(|| sandhold_wire::names::DEFAULT_USER.to_owned());
+                let user = user_of(&start);
                 let task = self.own_task(label, WORKDIR, [("SH_PATH", path), ("SH_USER", user)]);
                 let (printed, root) = self.in_sandbox(label, task).await?;
                 start.workdir = Some(printed.trim_end_matches('\n').to_owned());
@@ -254,10 +251,7 @@ impl Building<'_> {
             .await
             .map_err(|error| failed(error.to_string()))?;
         let start = &self.start;
-        let user = start
-            .user
-            .clone()
-            .unwrap_or_else(|| sandhold_wire::names::DEFAULT_USER.to_owned());
+        let user = user_of(start);
         let owner = copy.owner.unwrap_or_else(|| user.clone());
         let dest = self.evaluated(copy.dest, start, label).await?;
         let archive = format!("/tmp/.copy-{}", &copy.hash[..16]);
@@ -293,6 +287,11 @@ impl Building<'_> {
         };
         Ok(workshop.close(self, label, done).await?.1)
     }
+}
+
+/// Whom the steps are done as.
+fn user_of(start: &Start) -> String {
+    start.user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned())
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ impl Workshop {
                 };
                 Err(failed(format!("{}{said}", ended.status)))
             }
-            Err(RunError::Refused(message)) if message.contains("no such file") || message.contains("not found") => {
+            Err(RunError::Refused(message)) if message.contains("/bin/") && message.contains("No such file") => {
                 Err(failed(format!("{message}: a template needs a shell, /bin/sh")))
             }
             Err(error) => Err(failed(chain(&error))),
