@@ -1,18 +1,14 @@
-"""Templates built by E2B's own Python SDK against `sandhold serve`: from an image of a registry that the scenario starts,
+"""Templates built by E2B's own SDKs against `sandhold serve`: from an image of a registry that the scenario starts,
 every step, the cache, tags, and what becomes of builds whose server is killed."""
 
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
-import time
 from pathlib import Path
 
-from kit import HOME, check, equal, main, note, until
+from kit import HOME, check, equal, main, node, note, until
 from registry import Layer, Registry, host_layer
-from serve_kit import Serve
+from serve_kit import Serve, new_key
 
 
 def built(template, name: str, **options) -> list:
@@ -64,6 +60,8 @@ async def scenario() -> None:
                 raise
             others(private, hidden, plain, empty, image)
             names(image)
+            deleted(server)
+            node("templates.mjs", image)
         killed(image)
 
 
@@ -189,6 +187,26 @@ def names(image: str) -> None:
         check("a name that is not there is refused", False)
     except Exception as error:  # noqa: BLE001 it is looked at
         check("with the one that is meant", '"tagged"' in str(error), error)
+
+
+def deleted(server: Serve) -> None:
+    """What the SDK has no method for, as E2B's CLI asks it."""
+    import httpx
+    from e2b import Sandbox, Template
+
+    api = httpx.Client(base_url=server.url, headers={"X-API-Key": server.key})
+    listed = api.get("/v2/templates", params={"limit": 3})
+    equal("a page of the list", len(listed.json()), 3)
+    names = [template["names"] for template in api.get("/templates").json()]
+    check("the list has all", ["tagged"] in names and ["steps"] in names, names)
+    whole = api.get("/templates/tagged").json()
+    equal("builds of one", [build["status"] for build in whole["builds"]], ["ready", "ready"])
+    with Sandbox.create("tagged") as sandbox:
+        equal("deleted", api.delete(f"/templates/{whole['templateID']}").status_code, 204)
+        equal("what was made of it lives on", sandbox.files.read("word"), "second\n")
+    equal("it is gone", (Template.exists("tagged"), api.get("/templates/tagged").status_code), (False, 404))
+    other = httpx.get(f"{server.url}/templates/steps", headers={"X-API-Key": new_key("other")})
+    equal("another key sees none of it", other.status_code, 404)
 
 
 def killed(image: str) -> None:
