@@ -363,6 +363,139 @@ async fn files_come_by_a_url_of_their_own() {
 }
 
 #[tokio::test]
+async fn our_client_builds_in_process() {
+    use sandhold_client::{BuildEvent, BuildStep, Client, StepFiles, TemplateSource, TemplateSpec};
+
+    let place = place();
+    let client = Client::in_process(place.router.clone());
+    let mut archive = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut archive, &[7; 700_000]).unwrap();
+    let files = StepFiles {
+        hash: "c".repeat(64),
+        archive: Arc::new(archive),
+    };
+    let spec = TemplateSpec {
+        name: "ours:one".into(),
+        tags: vec!["two".into()],
+        from: TemplateSource::Image {
+            reference: "private".into(),
+            credentials: Some(("u".into(), "right".into())),
+        },
+        steps: vec![
+            BuildStep::Run {
+                cmd: "say hello\nwrite ran".into(),
+                user: None,
+            },
+            BuildStep::Copy {
+                src: "a".into(),
+                dest: "/b".into(),
+                user: None,
+                mode: None,
+                files,
+            },
+            BuildStep::Env(vec![("A".into(), "1".into())]),
+            BuildStep::User("root".into()),
+        ],
+        start_cmd: None,
+        ready_cmd: None,
+        cpus: None,
+        memory_mb: None,
+        force: false,
+    };
+    let mut building = client.build_template(&spec).await.unwrap();
+    let mut said = Vec::new();
+    loop {
+        match building.next().await.unwrap() {
+            BuildEvent::Log(line) => said.push(line.message),
+            BuildEvent::Ready => break,
+            BuildEvent::Failed(reason) => panic!("{reason:?} {said:?}"),
+        }
+    }
+    assert!(said.contains(&"hello".to_owned()), "{said:?}");
+    assert_eq!(building.next().await.unwrap(), BuildEvent::Ready, "it stays so");
+    let upload = place
+        .home
+        .path()
+        .join("uploads")
+        .join(format!("0-{}.tar", "c".repeat(64)));
+    assert_eq!(upload.metadata().unwrap().len(), 700_000);
+
+    let id = &building.requested.template_id;
+    assert_eq!(client.template_named("ours").await.unwrap().unwrap().template_id, *id);
+    assert_eq!(client.template_named("theirs").await.unwrap(), None);
+    assert_eq!(client.templates(10).await.unwrap()[0].names, ["ours"]);
+    let whole = client.template("ours").await.unwrap();
+    let setup = whole.builds[0].setup.as_ref().unwrap();
+    assert_eq!((setup.base.as_str(), setup.user.as_deref()), ("empty", Some("root")));
+    assert_eq!(setup.envs["A"], "1");
+    let assigned = client
+        .assign_template_tags("ours:two", vec!["three".into()])
+        .await
+        .unwrap();
+    assert_eq!(assigned.build_id, building.requested.build_id);
+    client.remove_template_tags("ours", vec!["two".into()]).await.unwrap();
+    let tags = client.template_tags(id).await.unwrap();
+    let mut tags: Vec<_> = tags.into_iter().map(|tag| tag.tag).collect();
+    tags.sort();
+    assert_eq!(tags, ["one", "three"]);
+    assert_eq!(client.set_template_public(id, true).await.unwrap(), ["ours"]);
+
+    let wrong = TemplateSpec {
+        steps: vec![BuildStep::Run {
+            cmd: "fail".into(),
+            user: None,
+        }],
+        ..spec
+    };
+    let failed = client
+        .build_template(&wrong)
+        .await
+        .unwrap()
+        .finished()
+        .await
+        .unwrap_err();
+    assert!(failed.to_string().contains("exit status 3"), "{failed}");
+    assert!(client.delete_template("ours").await.unwrap());
+    assert!(!client.delete_template("ours").await.unwrap());
+}
+
+#[tokio::test]
+async fn layers_stay_while_something_names_them() {
+    let place = place();
+    let router = &place.router;
+    let ids = request(router, json!({"name": "app"})).await;
+    build(router, &ids, json!({"fromImage": "a.b", "steps": [run("write one")]})).await;
+    let kept = place.layers.count();
+    assert!(kept >= 3, "{kept}");
+    // Whatever removes what nothing names is told when a build has ended.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(place.layers.count(), kept);
+    let id = create(router, json!({"templateID": "app"})).await;
+    call(router, Method::DELETE, "/templates/app", &[], None).await;
+    // The next build would find its steps again.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(place.layers.count(), kept);
+    let raw = rusqlite::Connection::open(place.home.path().join("templates.db")).unwrap();
+    raw.execute("DELETE FROM cached", []).unwrap();
+    let other = async |name: &str| {
+        let ids = request(router, json!({"name": name})).await;
+        build(router, &ids, json!({"fromTemplate": "base"})).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    other("one").await;
+    assert_eq!(place.layers.count(), kept, "a sandbox stands on them");
+    call(router, Method::DELETE, &format!("/sandboxes/{id}"), &[], None).await;
+    other("two").await;
+    for _ in 0..500 {
+        if place.layers.count() == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(place.layers.count(), 0, "nothing names them any more");
+}
+
+#[tokio::test]
 async fn tags_and_names_lead_to_builds() {
     let place = place();
     let router = &place.router;
