@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::body::Body;
-use http::{Method, StatusCode, header};
+use http::{Method, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sandhold_runtime::{Root, Storage, StoredRoot};
 use sandhold_wire::{
@@ -53,15 +53,10 @@ pub(super) struct Workshop {
 }
 
 impl Workshop {
-    /// A sandbox of what the build left so far, with room on the disk where the engine has it.
+    /// A sandbox of what the build left so far. What steps write counts against its memory until it is kept.
     pub(super) async fn open(building: &Building<'_>, step: &str) -> Result<Self, Failure> {
         // Steps get their environment with each command.
-        let made = match Self::with(building, Start::default(), Storage::Disk).await {
-            Err(refusal) if refusal.status() == StatusCode::NOT_IMPLEMENTED => {
-                Self::with(building, Start::default(), Storage::Memory).await
-            }
-            made => made,
-        };
+        let made = Self::with(building, Start::default(), Storage::Memory).await;
         made.map_err(Failure::at(step))
     }
 
