@@ -99,6 +99,7 @@ fn api() -> &'static Router {
             keep_paused: false,
             pause_at_end: false,
             egress: Egress::new(EgressConfig::default()).expect("no rule is wrong"),
+            templates: sandhold_gateway::TemplateConfig::default(),
         };
         let gateway = Gateway::new(Arc::new(Hollow), config).expect("the registry opens");
         let router = gateway.router(Owner::LOCAL);

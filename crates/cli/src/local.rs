@@ -16,11 +16,11 @@ use axum::{Json, Router, body::Body, response::IntoResponse};
 use http::{Request, Response, StatusCode};
 use sandhold_egress::Egress;
 use sandhold_engine::{Engine, EngineConfig, InitProgram};
-use sandhold_gateway::{Gateway, GatewayConfig, Owner};
+use sandhold_gateway::{Gateway, GatewayConfig, Owner, TemplateConfig};
 use tokio::sync::OnceCell;
 use tower::{Service, ServiceExt};
 
-use crate::{daemon, settings::LocalSettings};
+use crate::{daemon, images::Registries, settings::LocalSettings};
 
 /// Longest life of a local sandbox in seconds: 24 hours.
 const MAX_TIMEOUT_S: u64 = 86_400;
@@ -59,17 +59,18 @@ impl Local {
 }
 
 async fn start(settings: &LocalSettings, domain: Option<&str>) -> Result<(Gateway, Router)> {
-    let gateway = start_gateway(settings, domain.map(str::to_owned), settings.pause_at_end).await?;
+    let gateway = start_gateway(settings, domain.map(str::to_owned), settings.pause_at_end, false).await?;
     let router = gateway.router(Owner::LOCAL);
     Ok((gateway, router))
 }
 
 /// Starts an engine with a gateway in front. `domain` is what clients build host names from; with `keep_paused`, paused
-/// sandboxes outlive this program.
+/// sandboxes outlive this program; with `https`, clients reach it by TLS.
 pub(crate) async fn start_gateway(
     settings: &LocalSettings,
     domain: Option<String>,
     keep_paused: bool,
+    https: bool,
 ) -> Result<Gateway> {
     let daemon = tokio::task::spawn_blocking(daemon::find)
         .await
@@ -93,6 +94,10 @@ pub(crate) async fn start_gateway(
         keep_paused,
         pause_at_end: settings.pause_at_end,
         egress,
+        templates: TemplateConfig {
+            images: Some(Arc::new(Registries::new(settings.images.clone())?)),
+            https,
+        },
     };
     Ok(Gateway::new(engine, config)?)
 }

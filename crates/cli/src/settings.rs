@@ -11,6 +11,7 @@ use sandhold_mcp::Confirm;
 
 use crate::{
     args::{Args, SPARES_MAX},
+    images::ImageSettings,
     secrets,
 };
 
@@ -68,6 +69,8 @@ pub(crate) mod env {
     pub(crate) const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
     /// Hosts that are reached without it.
     pub(crate) const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+    /// Folder of Docker's settings, in place of `~/.docker`: who is logged in at registries.
+    pub(crate) const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
     /// Base folder of state by the XDG specification.
     pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
     /// The user's home.
@@ -115,6 +118,8 @@ pub(crate) struct LocalSettings {
     pub(crate) caps: CapRules,
     /// Whether sandboxes that run are paused at the end, and paused ones outlive it.
     pub(crate) pause_at_end: bool,
+    /// How images for templates are had.
+    pub(crate) images: ImageSettings,
 }
 
 /// One costs little more than a mebibyte, and one is there again before most clients ask for another.
@@ -306,6 +311,16 @@ impl Settings {
                 egress,
                 caps,
                 pause_at_end: false,
+                images: ImageSettings {
+                    docker_config: os(env::DOCKER_CONFIG)
+                        .map(PathBuf::from)
+                        .or_else(|| os(env::HOME).map(|home| PathBuf::from(home).join(".docker")))
+                        .map(|folder| folder.join("config.json")),
+                    programs: std::env::split_paths(&os(env::PATH).unwrap_or_default()).collect(),
+                    proxy: first(env::HTTPS_PROXY)?,
+                    no_proxy: first(env::NO_PROXY)?,
+                    authorities: os(env::SANDHOLD_CA_FILE).map(authorities).transpose()?,
+                },
             },
         })
     }

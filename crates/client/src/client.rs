@@ -5,6 +5,7 @@ mod options;
 mod query;
 mod retry;
 mod snapshots;
+mod templates;
 
 use std::{
     sync::{
@@ -36,6 +37,7 @@ use crate::{
 
 pub use options::{CreateOptions, ListPage, ListQuery};
 pub use snapshots::{Back, SnapshotPage, SnapshotQuery};
+pub use templates::{BuildEvent, BuildStep, StepFiles, TemplateBuilding, TemplateSource, TemplateSpec};
 
 /// A client of one control plane. Cloning is cheap and shares connections.
 #[derive(Clone)]

@@ -18,7 +18,10 @@ mod sandbox;
 mod services;
 pub mod transport;
 
-pub use client::{Back, Client, CreateOptions, ListPage, ListQuery, SnapshotPage, SnapshotQuery};
+pub use client::{
+    Back, BuildEvent, BuildStep, Client, CreateOptions, ListPage, ListQuery, SnapshotPage, SnapshotQuery, StepFiles,
+    TemplateBuilding, TemplateSource, TemplateSpec,
+};
 pub use commands::{
     AttachedJob, CommandEvent, CommandRequest, CommandSelector, Commands, ExitStatus, JobSummary, Process,
     ProcessSummary, PtySize, SignalKind, job_tag,
@@ -37,5 +40,9 @@ pub use sandhold_wire::rest::{
     UpdateNetwork,
 };
 pub use sandhold_wire::services::{Busy, FailureKind, Listener, Ports, ProbeAnswer, ProbeFailure, Readiness};
+pub use sandhold_wire::templates::{
+    AssignedTemplateTags, BuildLogEntry, BuildReason, Template, TemplateAlias, TemplateBuild, TemplateBuildInfo,
+    TemplateBuildStatus, TemplateRequested, TemplateSetup, TemplateTag, TemplateWithBuilds,
+};
 pub use services::{HttpRequest, ReadyQuery, Services};
 pub use transport::HttpConfig;

@@ -68,3 +68,10 @@ pub(crate) const PROBE_BODY: usize = 8 << 20;
 pub(crate) const PROBE_ANSWER: usize = 12 << 20;
 /// How long packing or unpacking may take there.
 pub(crate) const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How often a build is asked how far it is.
+pub(crate) const BUILD_POLL: Duration = Duration::from_millis(200);
+/// How long bringing the files of one step to the server may take.
+pub(crate) const BUILD_UPLOAD: Duration = Duration::from_secs(3600);
+/// What such a file is read in.
+pub(crate) const UPLOAD_PIECE: usize = 256 << 10;

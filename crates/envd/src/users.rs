@@ -4,8 +4,13 @@
 
 use std::sync::OnceLock;
 
+use sandhold_wire::names::DEFAULT_USER;
+
 use crate::beginning::beginning;
 use crate::limits::ACCOUNT_FILE;
+
+/// The id of [`DEFAULT_USER`] where nothing else is said.
+const USER_ID: u32 = 1000;
 
 /// A user of the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +59,27 @@ pub(crate) fn lookup(name: &str) -> Result<User, UnknownUser> {
         &beginning("/etc/passwd", ACCOUNT_FILE),
         &beginning("/etc/group", ACCOUNT_FILE),
     )
+    .or_else(|| built_in(name, rustix::process::geteuid().as_raw()))
     .ok_or_else(|| UnknownUser(name.to_owned()))
+}
+
+/// The users that every sandbox has. An image's own files may know neither: they are put there by processes of both.
+/// `own` is the daemon's id, which is the only one where it is not root.
+fn built_in(name: &str, own: u32) -> Option<User> {
+    let (uid, home) = match name {
+        "root" => (0, "/root"),
+        DEFAULT_USER if own == 0 => (USER_ID, "/home/user"),
+        DEFAULT_USER => (own, "/home/user"),
+        _ => return None,
+    };
+    Some(User {
+        name: name.to_owned(),
+        uid,
+        gid: uid,
+        groups: vec![uid],
+        home: home.to_owned(),
+        shell: "/bin/bash".to_owned(),
+    })
 }
 
 /// The names of users and groups, for listings: one read serves many entries.
@@ -161,6 +186,15 @@ mod tests {
         for unknown in ["broken", "nobody", "", "42"] {
             assert_eq!(find(unknown, PASSWD, GROUP), None, "{unknown:?}");
         }
+    }
+
+    #[test]
+    fn some_are_there_whatever_the_files_say() {
+        let user = built_in("user", 0).unwrap();
+        assert_eq!((user.uid, user.home.as_str()), (1000, "/home/user"));
+        assert_eq!(built_in("user", 7).unwrap().uid, 7);
+        assert_eq!(built_in("root", 7).unwrap().uid, 0);
+        assert_eq!(built_in("nobody", 0), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{delete, get, patch, post, put},
 };
 use http::StatusCode;
 use sandhold_wire::{limits, names, signature::SignatureError};
@@ -27,7 +27,7 @@ use crate::{
     query::is_signed,
     route::{Route, route, text},
     sandboxes::Sandboxes,
-    snapshots, status, usage,
+    snapshots, status, templates, usage,
 };
 
 /// Who may call.
@@ -44,6 +44,8 @@ pub(crate) fn router(gateway: Gateway, access: Access, beside: Router) -> Router
     let open = Router::new()
         .route("/health", get(|| async { StatusCode::NO_CONTENT }))
         .route("/metrics", get(status::metrics))
+        // Who has its URL was let in when it was asked for.
+        .route("/templates/{id}/files/{hash}/upload", put(templates::put))
         .with_state(gateway.sandboxes.clone());
     let only = match &access {
         Access::As(owner) => Some(*owner),
@@ -75,7 +77,25 @@ pub(crate) fn router(gateway: Gateway, access: Access, beside: Router) -> Router
         .route("/sandboxes/{id}/rollback", post(checkpoints::roll_back))
         .route("/sandboxes/{id}/diff", get(checkpoints::diff))
         .route("/snapshots", get(snapshots::list))
-        .route("/templates/{id}", delete(snapshots::delete))
+        .route("/v3/templates", post(templates::request))
+        .route("/v2/templates", post(templates::request).get(templates::list))
+        .route("/templates", post(templates::v1).get(templates::list))
+        .route("/default-templates", get(templates::defaults))
+        .route("/templates/aliases/{alias}", get(templates::alias))
+        .route(
+            "/templates/tags",
+            post(templates::assign_tags).delete(templates::unassign_tags),
+        )
+        .route(
+            "/templates/{id}",
+            get(templates::get).patch(templates::update).delete(templates::delete),
+        )
+        .route("/v2/templates/{id}", patch(templates::update))
+        .route("/templates/{id}/tags", get(templates::tags))
+        .route("/templates/{id}/files/{hash}", get(templates::link))
+        .route("/v2/templates/{id}/builds/{build}", post(templates::start_build))
+        .route("/templates/{id}/builds/{build}/status", get(templates::build_status))
+        .route("/templates/{id}/builds/{build}/logs", get(templates::build_logs))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::max(limits::REST_BODY))
@@ -146,11 +166,7 @@ fn signed_for(sandboxes: &Sandboxes, only: Option<Owner>, request: &Request) -> 
 }
 
 /// Parts of E2B's API that this server does not have, by the path's first word, and what to do instead.
-const NOT_BUILT: [(&str, &str); 4] = [
-    (
-        "templates",
-        "templates cannot be built or listed here yet; create sandboxes from \"base\"",
-    ),
+const NOT_BUILT: [(&str, &str); 3] = [
     (
         "volumes",
         "volumes are not built yet; upload files into the sandbox instead",

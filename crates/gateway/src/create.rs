@@ -12,6 +12,7 @@ use sandhold_runtime::{
 };
 use sandhold_wire::{
     boot::{BootReady, BootSpec},
+    caps::Caps,
     limits, names,
     rest::NewSandbox,
 };
@@ -24,11 +25,11 @@ use crate::{
     network::check,
     owner::Owner,
     sandboxes::Sandboxes,
-    snapshots,
+    templates,
 };
 
 pub(crate) const ID_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-const HEX: &[u8; 16] = b"0123456789abcdef";
+pub(crate) const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Makes a sandbox that ends after `default_timeout` seconds unless the request says otherwise.
 pub(crate) async fn create(
@@ -38,46 +39,56 @@ pub(crate) async fn create(
     default_timeout: u64,
 ) -> Result<Arc<Entry>, Refusal> {
     let timeout = timeout(request.timeout, default_timeout, sandboxes.config.max_timeout_s)?;
-    let origin = resolve(sandboxes, owner, &request.template_id).await?;
+    let origin = sandboxes.resolve(owner, &request.template_id).await?;
     let root = origin.root.clone();
     let recipe = recipe(sandboxes, owner, request, origin)?;
     let id = new_id()?;
     let runtime = start(sandboxes, &id, &recipe, root).await?;
     let entry = Entry::running(id, recipe, runtime, timeout);
     entry.open_way_out(&sandboxes.config.egress);
-    Ok(sandboxes.insert(entry))
+    templates::begin(&entry).await;
+    // What it took to be ready is not taken from its life.
+    entry.set_timeout(timeout);
+    let entry = sandboxes.insert(entry);
+    sandboxes.count_spawn(&entry.recipe.template);
+    Ok(entry)
 }
 
-/// What a template's or snapshot's id or name stands for.
+/// What a sandbox is made of.
+#[derive(Debug, Clone)]
 pub(crate) struct Origin {
-    /// Its id.
+    /// The id of a template or snapshot.
     pub(crate) template: String,
-    /// What it is called.
+    /// Its name.
     pub(crate) alias: String,
-    pub(crate) root: Root,
+    /// What it begins with.
     pub(crate) start: Start,
+    /// What its files stand on.
+    pub(crate) root: Root,
+    /// Its processors, unless the request names others.
+    pub(crate) cpus: Option<f64>,
+    /// Its memory, unless the request names another.
+    pub(crate) memory_mb: Option<u64>,
 }
 
-/// Finds what a sandbox is to be made of.
-async fn resolve(sandboxes: &Sandboxes, owner: Owner, name: &str) -> Result<Origin, Refusal> {
-    if name == names::DEFAULT_TEMPLATE {
-        return Ok(Origin {
-            template: name.to_owned(),
-            alias: name.to_owned(),
-            root: Root::default(),
+impl Origin {
+    /// The sandbox without a template.
+    pub(crate) fn base() -> Self {
+        Self {
+            template: names::DEFAULT_TEMPLATE.to_owned(),
+            alias: names::DEFAULT_TEMPLATE.to_owned(),
             start: Start::default(),
-        });
+            root: Root::default(),
+            cpus: None,
+            memory_mb: None,
+        }
     }
-    if let Some(origin) = snapshots::resolve(sandboxes, owner, name).await? {
-        return Ok(origin);
-    }
-    let shown: String = name.chars().take(200).collect();
-    let message = format!("template \"{shown}\" does not exist");
-    Err(Refusal::new(http::StatusCode::NOT_FOUND, message))
 }
 
 /// What is asked for, checked and completed.
-fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox, origin: Origin) -> Result<Recipe, Refusal> {
+fn recipe(sandboxes: &Sandboxes, owner: Owner, mut request: NewSandbox, origin: Origin) -> Result<Recipe, Refusal> {
+    request.cpu_count = request.cpu_count.or(origin.cpus);
+    request.memory_mb = request.memory_mb.or(origin.memory_mb);
     let asked_caps = caps::asked(&request)?;
     let metadata = request.metadata.unwrap_or_default();
     check_metadata(&metadata)?;
@@ -85,18 +96,7 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox, origin: Orig
     check_envs(&envs)?;
     let network = request.network.clone().unwrap_or_default();
     check(sandboxes, request.allow_internet_access, &network)?;
-    let (rules, info) = (&sandboxes.config.caps, sandboxes.info());
-    rules.check(&asked_caps, &info)?;
-    let asked = caps::resources(&asked_caps);
-    let defaults = info.defaults;
-    let resources = Resources {
-        cpus: asked.cpus.or(defaults.cpus),
-        memory_bytes: asked.memory_bytes.or(defaults.memory_bytes),
-        disk_bytes: asked.disk_bytes.or_else(|| default_disk(&defaults, asked.memory_bytes)),
-        pids: asked.pids.or(defaults.pids),
-        inodes: asked.inodes.or(defaults.inodes),
-        open_files: asked.open_files.or(defaults.open_files),
-    };
+    let (asked, resources) = resources(sandboxes, &asked_caps)?;
     let public = request
         .network
         .as_ref()
@@ -108,6 +108,7 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox, origin: Orig
         template: origin.template,
         alias: Some(origin.alias),
         start: origin.start,
+        storage: Storage::Memory,
         token: None,
         traffic_token: (!public).then(String::new),
         started_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
@@ -115,7 +116,7 @@ fn recipe(sandboxes: &Sandboxes, owner: Owner, request: NewSandbox, origin: Orig
         envs,
         asked,
         resources,
-        daemon: rules.daemon(&asked_caps),
+        daemon: sandboxes.config.caps.daemon(&asked_caps),
         network: request.network,
         internet: request.allow_internet_access,
         auto_pause: request.auto_pause.unwrap_or(false),
@@ -136,6 +137,61 @@ pub(crate) fn fresh_tokens(recipe: &mut Recipe) -> Result<(), Refusal> {
         *token = random_text(TOKEN_BYTES * 2, HEX)?;
     }
     Ok(())
+}
+
+/// What is asked for, checked, and the same with the engine's defaults.
+fn resources(sandboxes: &Sandboxes, asked: &Caps) -> Result<(Resources, Resources), Refusal> {
+    let (rules, info) = (&sandboxes.config.caps, sandboxes.info());
+    rules.check(asked, &info)?;
+    let asked = caps::resources(asked);
+    let defaults = info.defaults;
+    let all = Resources {
+        cpus: asked.cpus.or(defaults.cpus),
+        memory_bytes: asked.memory_bytes.or(defaults.memory_bytes),
+        disk_bytes: asked.disk_bytes.or_else(|| default_disk(&defaults, asked.memory_bytes)),
+        pids: asked.pids.or(defaults.pids),
+        inodes: asked.inodes.or(defaults.inodes),
+        open_files: asked.open_files.or(defaults.open_files),
+    };
+    Ok((asked, all))
+}
+
+impl Recipe {
+    /// That of a sandbox that a build works in, with the network that sandboxes get when nothing is said.
+    pub(crate) fn of_build(
+        sandboxes: &Sandboxes,
+        owner: Owner,
+        template: &str,
+        start: Start,
+        caps: &Caps,
+        storage: Storage,
+    ) -> Result<Self, Refusal> {
+        let (asked, resources) = resources(sandboxes, caps)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            owner,
+            template: template.to_owned(),
+            alias: None,
+            start,
+            storage,
+            token: Some(random_text(TOKEN_BYTES * 2, HEX)?),
+            traffic_token: None,
+            started_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            metadata: BTreeMap::new(),
+            envs: BTreeMap::new(),
+            asked,
+            resources,
+            daemon: sandboxes.config.caps.daemon(caps),
+            network: None,
+            internet: None,
+            auto_pause: false,
+            auto_pause_memory: true,
+            auto_resume: false,
+            files: None,
+            origin: None,
+            kept_bytes: 0,
+        })
+    }
 }
 
 /// The disk of a sandbox that was asked for with this much memory: never a larger share of it than by default, for a
@@ -181,7 +237,7 @@ pub(crate) async fn start(
     let spec = SandboxSpec {
         id: id.to_owned(),
         root,
-        storage: Storage::Memory,
+        storage: recipe.storage,
         hostname: "sandhold".into(),
         resources: recipe.asked,
         boot,

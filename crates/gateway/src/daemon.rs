@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -73,20 +73,28 @@ pub(crate) async fn ask(
     path: &str,
     body: Body,
 ) -> Result<Answer, DaemonError> {
+    let request = Request::builder().method(method).uri(path).body(body);
+    send(sandbox, token, request.map_err(DaemonError::Request)?).await
+}
+
+/// The same for a request that has headers of its own.
+pub(crate) async fn send(
+    sandbox: &dyn Sandbox,
+    token: Option<&str>,
+    mut request: Request<Body>,
+) -> Result<Answer, DaemonError> {
     let stream = sandbox.connect().await.map_err(DaemonError::Reach)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(DaemonError::Connection)?;
     // What breaks the connection is told by the request.
     let connection = Connection(tokio::spawn(async move { drop(connection.await) }).abort_handle());
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "localhost");
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, HeaderValue::from_static("localhost"));
     if let Some(token) = token {
-        request = request.header(ACCESS_TOKEN_HEADER, token);
+        let token = HeaderValue::from_str(token).map_err(|error| DaemonError::Request(error.into()))?;
+        headers.insert(ACCESS_TOKEN_HEADER, token);
     }
-    let request = request.body(body).map_err(DaemonError::Request)?;
     let response = sender.send_request(request).await.map_err(DaemonError::Connection)?;
     let mut answer = Answer {
         response,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use sandhold_runtime::{Resources, Root, Sandbox as RuntimeSandbox, StoredRoot};
+use sandhold_runtime::{Resources, Root, Sandbox as RuntimeSandbox, Storage, StoredRoot};
 use sandhold_wire::{
     caps::{Caps, DaemonCaps},
     rest::{Network, State},
@@ -17,18 +17,6 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     caps, checkpoints::Checkpoints, error::Refusal, events::Events, history::History, network::WayOut, owner::Owner,
 };
-
-/// What a template gives every sandbox of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Start {
-    /// Environment of every process; what the sandbox was asked for with wins.
-    pub(crate) envs: BTreeMap<String, String>,
-    /// Who runs processes that name nobody.
-    pub(crate) user: Option<String>,
-    /// Where relative paths start.
-    pub(crate) workdir: Option<String>,
-}
 
 /// Everything that a sandbox is made from, also when it is made again after a restart. It holds secrets: it is shown
 /// to nobody, and the registry that keeps it is its owner's alone.
@@ -42,6 +30,9 @@ pub(crate) struct Recipe {
     /// What the template gave it.
     #[serde(default)]
     pub(crate) start: Start,
+    /// Where it keeps what it writes.
+    #[serde(default)]
+    pub(crate) storage: Storage,
     pub(crate) token: Option<String>,
     pub(crate) traffic_token: Option<String>,
     /// Nanoseconds since 1970.
@@ -90,6 +81,22 @@ pub(crate) struct Kept {
     pub(crate) origin: Option<StoredRoot>,
     /// Bytes that they take.
     pub(crate) bytes: u64,
+}
+
+/// What the sandboxes of a template begin with, beside files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Start {
+    /// The environment of every process.
+    pub(crate) envs: BTreeMap<String, String>,
+    /// The user of processes and files where a request names none.
+    pub(crate) user: Option<String>,
+    /// The folder that relative paths start from; the user's home without.
+    pub(crate) workdir: Option<String>,
+    /// What runs from the start.
+    pub(crate) command: Option<String>,
+    /// Succeeds once that is ready.
+    pub(crate) ready: Option<String>,
 }
 
 impl Recipe {

@@ -135,6 +135,7 @@ impl Sandboxes {
     /// Every layer that must stay.
     async fn named_layers(&self) -> Result<HashSet<LayerId>, Refusal> {
         let mut named = self.kept_layers().await?;
+        named.extend(self.templates.named().await?);
         for entry in self.all() {
             // What runs is held by the engine; what it may go back to is not.
             for root in entry.roots() {

@@ -41,12 +41,14 @@ mod network;
 mod owner;
 mod pages;
 mod pausing;
+mod process;
 mod query;
 mod route;
 mod sandboxes;
 mod snapshots;
 mod status;
 mod store;
+mod templates;
 mod unread;
 mod usage;
 
@@ -66,6 +68,7 @@ pub use sandhold_wire::{
     boot::daemon_version,
     caps::{Cap, Caps},
 };
+pub use templates::{ImageCredentials, ImageFailure, ImageLayer, ImageSource, OpenImage, TemplateConfig};
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
@@ -84,6 +87,8 @@ pub struct GatewayConfig {
     pub pause_at_end: bool,
     /// What sandboxes may reach at most, and who serves their way out.
     pub egress: Arc<Egress>,
+    /// How templates are built.
+    pub templates: TemplateConfig,
 }
 
 /// The server side. Cloning shares the state.

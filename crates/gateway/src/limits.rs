@@ -80,3 +80,67 @@ pub const IDEMPOTENCY_KEY_LEN: usize = 255;
 pub const UNREAD_BODY: usize = 16 << 20;
 /// For how long.
 pub const UNREAD_TIME: Duration = Duration::from_secs(5);
+/// Templates of one owner.
+pub const TEMPLATES: i64 = 1000;
+/// Builds of one template that are remembered beside those that have a tag.
+pub const BUILDS_KEPT: i64 = 20;
+/// Builds of one server that are under way at once; others wait for their turn.
+pub const BUILDS_AT_ONCE: usize = 2;
+/// Builds of one server that wait or are under way.
+pub const BUILDS_WAITING: usize = 64;
+/// How long a build may take, waiting for its turn not counted.
+pub const BUILD_TIME: Duration = Duration::from_secs(2 * 3600);
+/// How long one command of a build may take.
+pub const BUILD_STEP_TIME: Duration = Duration::from_secs(3600);
+/// How long what the server itself does in a sandbox of a build may take: users, folders, files.
+pub const BUILD_OWN_TIME: Duration = Duration::from_secs(600);
+/// How long a ready command of a build is repeated until it succeeds.
+pub const BUILD_READY_TIME: Duration = Duration::from_secs(600);
+/// How long a start command that has no ready command has to go well in a build.
+pub const BUILD_START_TIME: Duration = Duration::from_secs(20);
+/// How long the ready command of a new sandbox is repeated; then it is handed out as it is.
+pub const START_READY_TIME: Duration = Duration::from_secs(30);
+/// How often a ready command is repeated.
+pub const READY_EVERY: Duration = Duration::from_millis(250);
+/// How long the end of a build is waited for when the server stops.
+pub const BUILD_CANCEL_TIME: Duration = Duration::from_secs(10);
+/// Lines of a build's log.
+pub const BUILD_LOG_LINES: usize = 20_000;
+/// Length of one of them in bytes.
+pub const BUILD_LOG_LINE: usize = 4 << 10;
+/// How long lines are gathered before they are written.
+pub const BUILD_LOG_EVERY: Duration = Duration::from_millis(100);
+/// Last lines of the log that come with the reason of a failure.
+pub const BUILD_REASON_LINES: u32 = 10;
+/// Length of a command or of another argument of a step, in bytes.
+pub const BUILD_ARGUMENT: usize = 128 << 10;
+/// Layers of one image.
+pub const IMAGE_LAYERS: usize = 256;
+/// Layers of an image that are fetched ahead of the one that is unpacked.
+pub const IMAGE_AHEAD: usize = 3;
+/// Bytes of the files of one layer of an image.
+pub const LAYER_BYTES: u64 = 32 << 30;
+/// Files of one layer of an image.
+pub const LAYER_FILES: u64 = 2_000_000;
+/// Steps and layers that later builds find again.
+pub const CACHED_MOST: i64 = 2000;
+/// For how long after their last use.
+pub const CACHED_KEPT: Duration = Duration::from_secs(14 * 86_400);
+/// Bytes of the packed files of one build step.
+pub const UPLOAD_BYTES: u64 = 4 << 30;
+/// Bytes of those of all.
+pub const UPLOADS_TOTAL: u64 = 16 << 30;
+/// How long they are kept after their last use.
+pub const UPLOADS_KEPT: Duration = Duration::from_secs(7 * 86_400);
+/// How long they are kept at least where room is needed: their build may not have begun.
+pub const UPLOAD_STALE: Duration = Duration::from_secs(3600);
+/// How long bringing them may take.
+pub const UPLOAD_TIME: Duration = Duration::from_secs(3600);
+/// How long the URL to bring them to is good.
+pub const TICKET_TIME: Duration = Duration::from_secs(3600);
+/// How often what builds left is looked through.
+pub const TEMPLATES_PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// A message of the daemon about a process that the server runs, in bytes.
+pub const COMMAND_MESSAGE: usize = 4 << 20;
+/// How much longer than its deadline such a process is waited for.
+pub const COMMAND_GRACE: Duration = Duration::from_secs(5);

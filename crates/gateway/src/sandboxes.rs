@@ -24,6 +24,7 @@ use crate::{
     owner::Owner,
     snapshots::Snapshots,
     store::Store,
+    templates::{Templates, prune_always},
 };
 
 /// What a sandbox ended with is remembered as.
@@ -54,6 +55,7 @@ pub(crate) struct Sandboxes {
     pub(crate) snapshots: Snapshots,
     pub(crate) layering: Arc<Layering>,
     pub(crate) idempotency: Idempotency,
+    pub(crate) templates: Templates,
     pub(crate) totals: Totals,
     live: RwLock<HashMap<String, Arc<Entry>>>,
     ended: Mutex<VecDeque<Ended>>,
@@ -71,6 +73,7 @@ impl Sandboxes {
         let (store, found) = Store::open(&config.home, config.keep_paused)?;
         let archives = Archives::open(&config.home, &found.paused)?;
         let snapshots = Snapshots::open(&config.home)?;
+        let templates = Templates::open(&config.home)?;
         let mut live = HashMap::new();
         for kept in found.kept {
             match serde_json::from_str::<Recipe>(&kept.recipe) {
@@ -100,6 +103,7 @@ impl Sandboxes {
             snapshots,
             layering: Arc::default(),
             idempotency: Idempotency::default(),
+            templates,
             totals: Totals::default(),
             live: RwLock::new(live),
             ended: Mutex::default(),
@@ -138,7 +142,8 @@ impl Sandboxes {
         let weak = Arc::downgrade(self);
         self.sampling.call_once(|| {
             tokio::spawn(sample(weak.clone()));
-            tokio::spawn(collect_always(weak));
+            tokio::spawn(collect_always(weak.clone()));
+            tokio::spawn(prune_always(weak));
         });
         if let Some(runtime) = entry.runtime() {
             tokio::spawn(watch_over(self.clone(), entry.clone(), runtime));
@@ -202,6 +207,7 @@ impl Sandboxes {
     /// Ends what runs, or pauses it. What is paused stays for the next server, where paused sandboxes are kept.
     pub(crate) async fn shutdown(self: &Arc<Self>) {
         const REASON: &str = "with the server that held it";
+        self.templates.builds.shutdown().await;
         if self.config.keep_paused && self.config.pause_at_end {
             let pausing = futures::stream::iter(self.all()).for_each_concurrent(SHUTDOWN_PARALLEL, |entry| async move {
                 if entry.state() == State::Running

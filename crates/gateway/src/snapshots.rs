@@ -149,19 +149,6 @@ pub(crate) async fn list(
     Ok(response)
 }
 
-/// `DELETE /templates/{id}`
-pub(crate) async fn delete(
-    State(sandboxes): Table,
-    Extension(owner): Extension<Owner>,
-    Path(id): Path<String>,
-) -> Result<StatusCode, Refusal> {
-    if !sandboxes.snapshots.delete(owner, &id).await? {
-        return Err(unknown(&id));
-    }
-    sandboxes.layering.collect_soon();
-    Ok(StatusCode::NO_CONTENT)
-}
-
 /// There is no such snapshot.
 pub(crate) fn unknown(id: &str) -> Refusal {
     let shown: String = id.chars().take(200).collect();
@@ -176,6 +163,8 @@ pub(crate) async fn resolve(sandboxes: &Sandboxes, owner: Owner, name: &str) -> 
         alias: snapshot.shown().to_string(),
         start: snapshot.start,
         root: Root::from(snapshot.root),
+        cpus: None,
+        memory_mb: None,
     }))
 }
 

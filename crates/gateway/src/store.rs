@@ -342,11 +342,11 @@ fn unix(at: SystemTime) -> i64 {
 }
 
 /// A process id and when that process started: an id alone may be another process by now.
-fn server_name(pid: u32) -> String {
+pub(crate) fn server_name(pid: u32) -> String {
     format!("{pid}:{}", start_time(pid).unwrap_or_default())
 }
 
-fn is_alive(server: &str) -> bool {
+pub(crate) fn is_alive(server: &str) -> bool {
     server
         .split_once(':')
         .and_then(|(pid, _)| pid.parse().ok())

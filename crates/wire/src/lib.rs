@@ -15,6 +15,7 @@ pub mod procfs;
 pub mod rest;
 pub mod services;
 pub mod signature;
+pub mod templates;
 
 /// Generated from `proto/*.proto`: messages and services of the packages `process` and `filesystem`.
 #[expect(missing_docs, reason = "generated; the protos hold the comments")]

@@ -57,3 +57,13 @@ pub const LOG_BYTES: u64 = 512 << 10;
 pub const LOG_BYTES_MIN: u64 = 4 << 10;
 /// The most: what all jobs of a sandbox keep together.
 pub const LOG_BYTES_MAX: u64 = 32 << 20;
+/// Lines of a build's log in one answer.
+pub const BUILD_LOG_PAGE: usize = 100;
+/// Steps of one build.
+pub const BUILD_STEPS: usize = 500;
+/// Templates in one list.
+pub const TEMPLATE_PAGE: usize = 100;
+/// Tags in one request, and on one template.
+pub const TEMPLATE_TAGS: usize = 100;
+/// Length of a template's name or tag.
+pub const TEMPLATE_NAME: usize = 128;

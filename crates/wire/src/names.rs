@@ -76,6 +76,8 @@ pub fn parse_replay(text: &str) -> Option<[u64; 2]> {
 
 /// The template that is used when none is named.
 pub const DEFAULT_TEMPLATE: &str = "base";
+/// The tag of a template's build that is used when none is named.
+pub const DEFAULT_TAG: &str = "default";
 /// The user that processes and files belong to when none is named.
 pub const DEFAULT_USER: &str = "user";
 

@@ -16,6 +16,7 @@ const EDGES: [(&str, &[&str]); 16] = [
             "sandhold-egress",
             "sandhold-engine",
             "sandhold-envd",
+            "sandhold-images",
             "sandhold-prove",
             "sandhold-runtime",
             "sandhold-wire",

@@ -255,6 +255,11 @@ fn paused_sandboxes_outlive_serve() {
 }
 
 #[test]
+fn templates_by_e2bs_sdks() {
+    run("templates.py", &[], 5);
+}
+
+#[test]
 fn snapshots_and_forks_by_e2bs_sdks() {
     run("snapshots.py", &["sdk"], 4);
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(args: ServeArgs, settings: Settings) -> Result<ExitCode>
         format!("{}:{port}", args.domain)
     };
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let gateway = local::start_gateway(&settings.local, Some(domain), true).await?;
+    let gateway = local::start_gateway(&settings.local, Some(domain), true, tls.is_some()).await?;
     announce(scheme, address, files.as_ref());
     let stop = CancellationToken::new();
     let policy = mcp::Policy {

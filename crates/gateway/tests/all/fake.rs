@@ -32,7 +32,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::hostile::Hostile;
+use crate::{hostile::Hostile, process};
 
 pub(crate) struct FakeRuntime {
     pub(crate) version: String,
@@ -54,7 +54,7 @@ impl FakeRuntime {
 }
 
 /// What the fake daemon holds instead of files.
-type Files = Arc<Mutex<Vec<u8>>>;
+pub(crate) type Files = Arc<Mutex<Vec<u8>>>;
 
 impl Default for FakeRuntime {
     fn default() -> Self {
@@ -79,6 +79,7 @@ pub(crate) fn gateway_at(home: &Path, runtime: FakeRuntime, keep_paused: bool) -
 }
 
 pub(crate) fn gateway_that(home: &Path, runtime: FakeRuntime, keep_paused: bool, pause_at_end: bool) -> Gateway {
+    let images = Some(Arc::new(process::FakeImages) as Arc<dyn sandhold_gateway::ImageSource>);
     let config = GatewayConfig {
         egress: sandhold_egress::Egress::new(sandhold_egress::EgressConfig::default()).unwrap(),
         home: home.to_owned(),
@@ -87,6 +88,7 @@ pub(crate) fn gateway_that(home: &Path, runtime: FakeRuntime, keep_paused: bool,
         caps: CapRules::default(),
         keep_paused,
         pause_at_end,
+        templates: sandhold_gateway::TemplateConfig { images, https: false },
     };
     Gateway::new(Arc::new(runtime), config).unwrap()
 }
@@ -286,6 +288,8 @@ fn lines(files: &[u8]) -> BTreeSet<&str> {
 pub(crate) struct FakeLayers {
     stored: Mutex<BTreeMap<LayerId, Vec<u8>>>,
     held: AtomicU64,
+    /// How many archives were unpacked.
+    pub(crate) unpacked: AtomicUsize,
     /// Fails what writes.
     pub(crate) full: AtomicBool,
 }
@@ -319,8 +323,18 @@ impl FakeLayers {
 
 #[async_trait]
 impl Layers for FakeLayers {
-    async fn unpack(&self, _: Archive, _: &StoredRoot) -> Result<StoredLayer, RuntimeError> {
-        Err(RuntimeError::Unsupported("the fake unpacks nothing".into()))
+    async fn unpack(&self, archive: Archive, below: &StoredRoot) -> Result<StoredLayer, RuntimeError> {
+        let tar = std::io::read_to_string(std::fs::File::from(archive.file)).unwrap();
+        if tar.contains("broken") {
+            return Err(RuntimeError::InvalidSpec("the fake takes no broken archive".into()));
+        }
+        self.unpacked.fetch_add(1, Ordering::SeqCst);
+        let mut files = self.content(&below.clone().into())?;
+        files.extend(format!("{tar}\n").into_bytes());
+        let id = LayerId(Sha256::digest(&files).into());
+        let bytes = files.len() as u64;
+        self.stored.lock().unwrap().insert(id, files);
+        Ok(StoredLayer { id, bytes, files: 1 })
     }
 
     async fn keep(&self, root: &Root) -> Result<StoredRoot, RuntimeError> {
@@ -384,7 +398,7 @@ async fn daemon(mut stream: DuplexStream, files: Files, asked: Arc<AtomicUsize>)
 
 /// Serves HTTP on a stream whose first bytes were read already.
 async fn serve(stream: DuplexStream, first: [u8; 8], port: &'static str, files: Files, asked: Arc<AtomicUsize>) {
-    let (saved, restored) = (files.clone(), files.clone());
+    let (saved, restored, commands) = (files.clone(), files.clone(), files.clone());
     let archive = get(async move || saved.lock().unwrap().clone()).put(async move |body: Bytes| {
         if body.starts_with(b"broken") {
             return StatusCode::BAD_REQUEST;
@@ -406,6 +420,14 @@ async fn serve(stream: DuplexStream, first: [u8; 8], port: &'static str, files: 
         .route("/stream", get(stream_frames))
         .route("/metrics", metrics)
         .route("/write", written)
+        .route(
+            "/files",
+            get(async || StatusCode::NOT_FOUND).post(async || StatusCode::OK),
+        )
+        .route(
+            "/process.Process/Start",
+            post(move |request| process::start(request, commands.clone())),
+        )
         .route("/sandhold/archive", archive);
     let (read, write) = tokio::io::split(stream);
     let io = tokio::io::join(std::io::Cursor::new(first).chain(read), write);

@@ -1,0 +1,129 @@
+//! Images for builds of templates: those of registries, and for users of this machine those in files, too.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use sandhold_gateway::{ImageCredentials, ImageFailure, ImageLayer, ImageSource, OpenImage};
+use sandhold_images::{
+    Config, Credentials, DockerConfig, Image, ImageError, Images, Platform, Secret, Settings, Source,
+};
+
+/// How registries are reached, and by whom.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ImageSettings {
+    /// The file where `docker login` keeps what it was told.
+    pub(crate) docker_config: Option<PathBuf>,
+    /// Folders of programs: Docker's credential helpers.
+    pub(crate) programs: Vec<PathBuf>,
+    /// A proxy for HTTPS.
+    pub(crate) proxy: Option<String>,
+    /// Hosts that are reached without it.
+    pub(crate) no_proxy: Option<String>,
+    /// Authorities to trust besides the system's, in PEM.
+    pub(crate) authorities: Option<Vec<u8>>,
+}
+
+/// Where images come from.
+pub(crate) struct Registries {
+    settings: ImageSettings,
+    /// For callers without a login.
+    anonymous: Images,
+}
+
+impl Registries {
+    pub(crate) fn new(settings: ImageSettings) -> Result<Self> {
+        let anonymous = Self::as_user(&settings, Credentials::Anonymous);
+        Ok(Self {
+            anonymous: anonymous.context("registries of images cannot be used")?,
+            settings,
+        })
+    }
+
+    fn as_user(settings: &ImageSettings, credentials: Credentials) -> Result<Images, ImageError> {
+        Images::new(Settings {
+            credentials,
+            proxy: settings.proxy.clone(),
+            no_proxy: settings.no_proxy.clone(),
+            authorities: settings.authorities.clone(),
+            ..Settings::default()
+        })
+    }
+
+    /// Who asks: whom the build names, or whoever is logged in on this machine, if the caller is a user of it.
+    fn images(&self, credentials: Option<&ImageCredentials>, local: bool) -> Result<Images, ImageError> {
+        let credentials = match (credentials, &self.settings.docker_config) {
+            (Some(given), _) => Credentials::Given {
+                user: given.username.clone(),
+                password: Secret::new(given.password.clone()),
+            },
+            (None, Some(path)) if local => Credentials::Docker(DockerConfig {
+                path: path.clone(),
+                programs: self.settings.programs.clone(),
+            }),
+            _ => return Ok(self.anonymous.clone()),
+        };
+        Self::as_user(&self.settings, credentials)
+    }
+}
+
+fn failure(error: &dyn std::error::Error) -> ImageFailure {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    ImageFailure(text)
+}
+
+#[async_trait]
+impl ImageSource for Registries {
+    async fn open(
+        &self,
+        reference: &str,
+        credentials: Option<&ImageCredentials>,
+        local: bool,
+    ) -> Result<Arc<dyn OpenImage>, ImageFailure> {
+        let source: Source = reference.parse().map_err(|error| failure(&error))?;
+        if !local && !matches!(source, Source::Registry(_)) {
+            return Err(ImageFailure(
+                "images in files of the server are for users of its machine: name an image of a registry".into(),
+            ));
+        }
+        let images = self.images(credentials, local).map_err(|error| failure(&error))?;
+        let image = images.open(&source, &Platform::host()).await;
+        let image = image.map_err(|error| failure(&error))?;
+        Ok(Arc::new(Opened { images, image }))
+    }
+}
+
+struct Opened {
+    images: Images,
+    image: Image,
+}
+
+#[async_trait]
+impl OpenImage for Opened {
+    fn envs(&self) -> Vec<(String, String)> {
+        let Config { env, .. } = &self.image.config;
+        env.clone()
+    }
+
+    fn layers(&self) -> Vec<ImageLayer> {
+        let layers = self.image.layers.iter();
+        layers
+            .map(|layer| ImageLayer {
+                diff_id: layer.diff_id.0,
+                size: layer.size,
+                compression: layer.compression,
+            })
+            .collect()
+    }
+
+    async fn fetch(&self, layer: usize, into: std::fs::File) -> Result<(), ImageFailure> {
+        let fetched = self.images.fetch(&self.image, layer, into, &|_| {}).await;
+        fetched.map_err(|error| failure(&error))
+    }
+}
