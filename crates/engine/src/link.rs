@@ -206,7 +206,7 @@ async fn handshake(
     gifts: &[&OwnedFd],
     sub_ids: Option<SubIds>,
 ) -> Result<Ready, LinkError> {
-    send(socket, &Request::Hello(hello.clone()), gifts)
+    send(socket, &Request::Hello(Box::new(hello.clone())), gifts)
         .await
         .map_err(|_| LinkError::Ended)?;
     loop {

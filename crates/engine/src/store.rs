@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use sandhold_runtime::{Archive, Layer, LayerId, Layers, Root, RuntimeError, StoredLayer, StoredRoot};
 
 use crate::engine::Shared;
+use crate::launcher::keeper;
 use crate::launcher::message::{About, Transfer, Unpack, Work, Worked};
 use crate::layers::{HeldLayer, work};
 use crate::limits::{LAYER_YOUNG_S, LAYERS_MERGED, LAYERS_STORED, TAR_OVERHEAD};
@@ -150,6 +151,18 @@ impl Store {
         let path = self.path.join(id.to_string()).join(META);
         let about = serde_json::from_slice(&std::fs::read(&path)?)?;
         Ok((about, path.metadata()?.modified()?))
+    }
+
+    /// Says that a layer was asked for just now: it is not removed for a while. False if it is not there.
+    fn touch(&self, id: &LayerId) -> Result<bool, RuntimeError> {
+        match keeper::touch(&self.folder, &id.to_string()) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(RuntimeError::failed(
+                format!("using layer {id}"),
+                io::Error::from(error),
+            )),
+        }
     }
 
     fn list(&self) -> io::Result<Vec<StoredLayer>> {
@@ -303,15 +316,19 @@ impl Layers for Keeper {
         };
         for layer in &root.layers {
             let id = match layer {
-                Layer::Stored(id) => *id,
+                Layer::Stored(id) if store.touch(id)? => *id,
+                Layer::Stored(id) => return Err(RuntimeError::UnknownLayer(*id)),
                 Layer::Held(held) => {
                     let known = held.keep().downcast_ref::<HeldLayer>();
                     let known =
                         known.ok_or_else(|| RuntimeError::InvalidSpec("a layer of another engine".to_owned()))?;
                     // Two who ask at once write it twice, under one name.
-                    let there = known.stored.get().filter(|id| store.about(id).is_ok());
+                    let there = match known.stored.get() {
+                        Some(id) if store.touch(id)? => Some(*id),
+                        _ => None,
+                    };
                     match there {
-                        Some(id) => *id,
+                        Some(id) => id,
                         None => {
                             let order = Transfer {
                                 number: held.number(),

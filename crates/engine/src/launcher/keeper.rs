@@ -148,7 +148,7 @@ impl Drop for Draft {
 }
 
 /// Says that a layer was asked for just now: it is not removed for a while.
-fn touch(store: &OwnedFd, name: &str) -> Result<(), Errno> {
+pub(crate) fn touch(store: &OwnedFd, name: &str) -> Result<(), Errno> {
     let now = rustix::fs::Timespec {
         tv_sec: 0,
         tv_nsec: rustix::fs::UTIME_NOW,

@@ -16,7 +16,7 @@ pub(crate) const BUILD: &str = concat!("sandhold-engine ", env!("CARGO_PKG_VERSI
 pub(crate) enum Request {
     /// The first message. Descriptors: the server's private folder, if [`Hello::private`] is not empty, and the init
     /// program, if there is one.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// The answer to [`Reply::NeedsMap`]: the maps are written.
     Mapped,
     /// Make a sandbox. Descriptors: its end of the control socket, the write end of its status pipe, and with

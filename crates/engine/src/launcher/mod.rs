@@ -21,7 +21,7 @@ mod child;
 mod create;
 pub(crate) mod doors;
 mod guarded;
-mod keeper;
+pub(crate) mod keeper;
 pub(crate) mod message;
 mod netlink;
 mod restack;

@@ -74,12 +74,13 @@ pub(super) fn restack(launcher: &Launcher, pid: Pid, order: &Restack, border: &O
         vault.put(number, &old).at(Step::Vault)?;
     }
     let lowers = create::lowers(&vault, &order.stack, mapped.then(|| users.as_fd()))?;
-    stack::attach_layers(&order.stack, &lowers)?;
-    drop(lowers);
+    // Before the store is covered by what the sandbox sees of it.
     let on_disk = order.stack.folder.as_ref();
     let on_disk =
         on_disk.map(|name| create::folder(launcher.hello.ids, name, order.ids, mapped.then(|| users.as_fd())));
     let on_disk = on_disk.transpose()?;
+    stack::attach_layers(&order.stack, &lowers)?;
+    drop(lowers);
 
     // With the sandbox's ids and rights, in a copy of all that.
     move_into_link_name_space(users.as_fd(), Some(LinkNameSpaceType::User)).on(Step::Restack, "its user namespace")?;

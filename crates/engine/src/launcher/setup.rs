@@ -210,7 +210,7 @@ pub(super) fn prepare(socket: &OwnedFd) -> Result<Launcher, Option<Failure>> {
         life_write,
         claims: Vec::new(),
         facts,
-        hello,
+        hello: *hello,
     })
 }
 

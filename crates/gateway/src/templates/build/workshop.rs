@@ -53,10 +53,10 @@ pub(super) struct Workshop {
 }
 
 impl Workshop {
-    /// A sandbox of what the build left so far. What steps write counts against its memory until it is kept.
+    /// A sandbox of what the build left so far. What steps write is more than memory should hold: it is kept on disk.
     pub(super) async fn open(building: &Building<'_>, step: &str) -> Result<Self, Failure> {
         // Steps get their environment with each command.
-        let made = Self::with(building, Start::default(), Storage::Memory).await;
+        let made = Self::with(building, Start::default(), Storage::Disk).await;
         made.map_err(Failure::at(step))
     }
 
