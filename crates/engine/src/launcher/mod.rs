@@ -8,9 +8,10 @@
 //! engine ── Hello, init program ──────────────▶ launcher      own namespaces, private root, prepared template
 //! engine ◀─ NeedsMap ─ Mapped ▶ (ordinary users with sub-ids) ─ Ready ── launcher
 //! engine ── Create, control socket, status ───▶ launcher ── clone3 ──▶ child: host name, doors
-//!                                               launcher: id maps ─ gate 1 ▶ child: ids, its root, /dev, /proc, /sys
-//!                                               launcher: cgroups, id-mapped trees ─ gate 2 ▶ child: trees, pivot,
-//! engine ◀─ Created, pidfd ──────────────────── launcher      limits, rights, filter, exec
+//!                                               launcher: id maps, id-mapped mounts ─ gate 1 ▶ child: ids, its root
+//!                                               launcher: cgroups ─ gate 2 ▶ child: pivot, limits, rights, filter,
+//! engine ◀─ Created, pidfd ──────────────────── launcher      exec
+//! engine ── Work, pipe ───────────────────────▶ launcher ── fork ──▶ worker: layers; what came of it goes to the pipe
 //! engine ── Forget ───────────────────────────▶ launcher      (the sandbox ended and the engine cleaned up)
 //! engine closes, or dies ─────────────────────▶ launcher      kills all, waits, removes their cgroups, ends
 //! launcher dies ─▶ children get SIGKILL (PDEATHSIG); the engine cleans up and starts another launcher
