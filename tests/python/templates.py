@@ -11,6 +11,10 @@ from registry import Layer, Registry, host_layer
 from serve_kit import Serve, new_key
 
 
+# The registry of the scenario is on this machine.
+OPEN = ("--allow-private-network", "127.0.0.0/8")
+
+
 def built(template, name: str, **options) -> list:
     """Builds, and returns the log."""
     from e2b import Template
@@ -48,7 +52,15 @@ async def scenario() -> None:
         hidden = private.add("tools", layers, Env=["PATH=/usr/bin:/bin"])
         plain = registry.add("plain", [host_layer(bash=False)], Env=["PATH=/usr/bin:/bin"])
         empty = registry.add("empty", [Layer().file("etc/nothing").done()])
-        with Serve() as server:
+        with Serve() as strict:
+            strict.use()
+            from e2b import Template
+
+            for name in (image, image.replace("127.0.0.1", "localhost")):
+                error = failure(Template().from_image(name), "out-of-reach")
+                check(f"holders of a key do not reach registries of this machine: {name}",
+                      "not of the internet" in error or "cannot be built here" in error, error)
+        with Serve(*OPEN) as server:
             server.use()
             try:
                 steps(registry, image)
@@ -216,7 +228,7 @@ def killed(image: str) -> None:
     marks = ("FROM ", "layer ", "[1/3]", "[2/3]", "[3/3]", "Finalizing", "Running start command")
     key = None
     for number, mark in enumerate(marks):
-        server = Serve(key=key)
+        server = Serve(*OPEN, key=key)
         key = server.key
         server.use()
         slow = Template().from_image(image)
@@ -235,7 +247,7 @@ def killed(image: str) -> None:
 
         until(arrived, 60, 0.02)
         server.kill()
-        with Serve(key=key) as after:
+        with Serve(*OPEN, key=key) as after:
             after.use()
             status = Template.get_build_status(started)
             check(f"after {mark!r} the build is no longer under way", status.status.value in ("error", "ready"), status.status)

@@ -37,7 +37,8 @@ pub(crate) struct Args {
     /// One that they may not reach; can be given several times
     #[arg(long, global = true, value_name = "TARGET")]
     pub(crate) deny_out: Vec<String>,
-    /// A private range, or an address of this machine, that the rules of a sandbox may open; can be given several times
+    /// A private range, or an address of this machine, that the rules of a sandbox may open, and where holders of `serve`'s
+    /// keys may have images fetched from; can be given several times
     #[arg(long, global = true, value_name = "RANGE")]
     pub(crate) allow_private_network: Vec<String>,
     /// Secrets that requests of local sandboxes get on their way out and that no sandbox sees: a JSON list of {"host":

@@ -4,9 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use sandhold_egress::Egress;
 use sandhold_gateway::{ImageCredentials, ImageFailure, ImageLayer, ImageSource, OpenImage};
 use sandhold_images::{
-    Config, Credentials, DockerConfig, Image, ImageError, Images, Platform, Secret, Settings, Source,
+    Config, Credentials, DockerConfig, Image, ImageError, Images, Platform, Reach, Secret, Settings, Source,
 };
 
 /// How registries are reached, and by whom.
@@ -27,27 +28,18 @@ pub(crate) struct ImageSettings {
 /// Where images come from.
 pub(crate) struct Registries {
     settings: ImageSettings,
-    /// For callers without a login.
-    anonymous: Images,
+    /// What callers from elsewhere may have the server reach.
+    egress: Arc<Egress>,
 }
 
 impl Registries {
-    pub(crate) fn new(settings: ImageSettings) -> Result<Self> {
-        let anonymous = Self::as_user(&settings, Credentials::Anonymous);
-        Ok(Self {
-            anonymous: anonymous.context("registries of images cannot be used")?,
-            settings,
-        })
-    }
-
-    fn as_user(settings: &ImageSettings, credentials: Credentials) -> Result<Images, ImageError> {
-        Images::new(Settings {
-            credentials,
-            proxy: settings.proxy.clone(),
-            no_proxy: settings.no_proxy.clone(),
-            authorities: settings.authorities.clone(),
-            ..Settings::default()
-        })
+    /// # Errors
+    /// The settings cannot be used.
+    pub(crate) fn new(settings: ImageSettings, egress: Arc<Egress>) -> Result<Self> {
+        let this = Self { settings, egress };
+        this.images(None, false)
+            .context("registries of images cannot be used")?;
+        Ok(this)
     }
 
     /// Who asks: whom the build names, or whoever is logged in on this machine, if the caller is a user of it.
@@ -61,9 +53,18 @@ impl Registries {
                 path: path.clone(),
                 programs: self.settings.programs.clone(),
             }),
-            _ => return Ok(self.anonymous.clone()),
+            _ => Credentials::Anonymous,
         };
-        Self::as_user(&self.settings, credentials)
+        let egress = Arc::clone(&self.egress);
+        Images::new(Settings {
+            credentials,
+            proxy: self.settings.proxy.clone(),
+            no_proxy: self.settings.no_proxy.clone(),
+            authorities: self.settings.authorities.clone(),
+            // A user of this machine reaches its networks anyway; a holder of a key does not.
+            reach: (!local).then(|| Reach::new(move |ip| egress.is_open(ip))),
+            ..Settings::default()
+        })
     }
 }
 

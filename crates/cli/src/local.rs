@@ -93,11 +93,11 @@ pub(crate) async fn start_gateway(
         caps: settings.caps,
         keep_paused,
         pause_at_end: settings.pause_at_end,
-        egress,
         templates: TemplateConfig {
-            images: Some(Arc::new(Registries::new(settings.images.clone())?)),
+            images: Some(Arc::new(Registries::new(settings.images.clone(), Arc::clone(&egress))?)),
             https,
         },
+        egress,
     };
     Ok(Gateway::new(engine, config)?)
 }

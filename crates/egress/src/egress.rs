@@ -75,6 +75,13 @@ pub struct Attached {
 }
 
 impl Egress {
+    /// Whether an address is of the internet, or one that the operator opened: for what the server itself reaches because
+    /// somebody asked it to.
+    #[must_use]
+    pub fn is_open(&self, ip: std::net::IpAddr) -> bool {
+        (self.world.guard)(ip).is_none() || self.world.opened(ip)
+    }
+
     /// Sets it up. Reads the resolver's configuration of this host.
     ///
     /// # Errors

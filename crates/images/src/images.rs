@@ -2,7 +2,7 @@ use std::{fs::File, sync::Arc};
 
 use tokio::sync::Semaphore;
 
-use crate::{Credentials, Image, ImageError, Platform, Source, image::Origin, layout, limits, registry};
+use crate::{Credentials, Image, ImageError, Platform, Reach, Source, image::Origin, layout, limits, registry};
 
 /// How registries are reached.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub struct Settings {
     pub proxy: Option<String>,
     /// Hosts that are reached without the proxy, parted by commas.
     pub no_proxy: Option<String>,
+    /// Where registries may be; `None`: anywhere.
+    pub reach: Option<Reach>,
     /// Authorities to trust besides the system's: certificates in PEM.
     pub authorities: Option<Vec<u8>>,
     /// Most bytes that the layers of an image may have together as they are transferred.
@@ -29,6 +31,7 @@ impl Default for Settings {
             insecure: Vec::new(),
             proxy: None,
             no_proxy: None,
+            reach: None,
             authorities: None,
             image_bytes: limits::IMAGE_BYTES,
         }

@@ -68,6 +68,9 @@ impl Session {
         if url.scheme() != "https" && !(self.plain && url.scheme() == "http") {
             return Err(strange("it goes over a connection that is not secure"));
         }
+        if let Some(Err(error)) = self.reach.as_ref().map(|reach| reach.check(&url)) {
+            return Err(strange(&error.to_string()));
+        }
         let scope = format!("repository:{}:pull", self.reference.repository());
         let mut fields = vec![("scope", scope.as_str())];
         fields.extend(service.map(|service| ("service", service)));

@@ -4,14 +4,14 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use reqwest::{
-    Response, StatusCode,
+    Response, StatusCode, Url,
     header::{self, HeaderValue},
     redirect,
 };
 use tokio::sync::Mutex;
 
 use super::{answer, auth};
-use crate::{ImageError, Reference, Settings, credentials::Login, limits, manifest};
+use crate::{ImageError, OutOfReach, Reach, Reference, Settings, credentials::Login, limits, manifest};
 
 /// docker.io's registry is at another name.
 const DOCKER_IO: &str = "registry-1.docker.io";
@@ -22,6 +22,7 @@ pub(crate) struct Session {
     pub(super) login: Option<Login>,
     /// Whether it is spoken to without TLS.
     pub(super) plain: bool,
+    pub(super) reach: Option<Reach>,
     base: String,
     /// What was accepted last.
     header: Mutex<Option<HeaderValue>>,
@@ -41,12 +42,15 @@ pub(super) fn client(settings: &Settings) -> Result<reqwest::Client, ImageError>
         what: what.to_owned(),
         source: Some(source.into()),
     };
-    let secure = redirect::Policy::custom(|attempt| {
+    let reach = settings.reach.clone();
+    let secure = redirect::Policy::custom(move |attempt| {
         let from_tls = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
         if attempt.previous().len() > limits::REDIRECTS {
             attempt.error("too many redirections")
         } else if from_tls && attempt.url().scheme() != "https" {
             attempt.error("a redirection to a connection that is not secure")
+        } else if let Some(Err(error)) = reach.as_ref().map(|reach| reach.check(attempt.url())) {
+            attempt.error(error)
         } else {
             attempt.follow()
         }
@@ -59,6 +63,9 @@ pub(super) fn client(settings: &Settings) -> Result<reqwest::Client, ImageError>
         .redirect(secure)
         .referer(false)
         .no_proxy();
+    if let Some(reach) = &settings.reach {
+        builder = builder.dns_resolver(Arc::new(reach.clone()));
+    }
     if let Some(url) = settings.proxy.as_deref().filter(|url| !url.is_empty()) {
         let proxy = reqwest::Proxy::https(url).map_err(|error| fault("the proxy's URL", error))?;
         let direct = format!(
@@ -89,6 +96,13 @@ impl Session {
         let registry = reference.registry().to_owned();
         let login = settings.credentials.login(&registry).await?;
         let host = if registry == "docker.io" { DOCKER_IO } else { &registry };
+        if let (Some(reach), Ok(url)) = (&settings.reach, Url::parse(&format!("https://{host}"))) {
+            let unreachable = |error: OutOfReach| ImageError::Unreachable {
+                registry: registry.clone(),
+                source: error.into(),
+            };
+            reach.check(&url).map_err(unreachable)?;
+        }
         let allowed = is_loopback(host) || settings.insecure.iter().any(|one| one.eq_ignore_ascii_case(&registry));
         let plain = allowed && speaks_http(&http, host).await;
         Ok(Arc::new(Self {
@@ -98,6 +112,7 @@ impl Session {
                 reference.repository()
             ),
             http,
+            reach: settings.reach.clone(),
             reference,
             login,
             plain,
