@@ -131,8 +131,13 @@ fn pull(program: &Path, image: &Image, store: &Path, times: &mut Times) -> Resul
     fs::create_dir_all(store)?;
     // What it sets up once is not counted.
     peers::whole(podman().arg("info"))?;
-    let from = format!("oci:{}:bench", image.layout.display());
-    times.measure(|| peers::whole(podman().args(["pull", "--quiet"]).arg(&from)))?;
+    // It takes the path for a name, which a temporary folder's is not.
+    let (folder, name) = (image.layout.parent(), image.layout.file_name());
+    let (folder, name) = folder.zip(name).context("the layout has no name")?;
+    let from = format!("oci:{}:bench", name.to_string_lossy());
+    let mut command = podman();
+    command.current_dir(folder).args(["pull", "--quiet"]).arg(&from);
+    times.measure(|| peers::whole(&mut command))?;
     peers::whole(podman().args(["rmi", "--all", "--force"]))?;
     // It mounts its folder on itself.
     if Command::new("umount")
