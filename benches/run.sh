@@ -5,14 +5,20 @@
 #   bash benches/run.sh [--quick]
 #   bash benches/run.sh --bombs              what a sandbox notices of another one that takes all it can get
 #   bash benches/run.sh --serve [--quick]    sandhold serve under load, and a large file beside nginx
+#   bash benches/run.sh --layers [--quick] [create] [states] [image] [crowd]
+#                                            spare sandboxes, forks and snapshots, images, a thousand sandboxes at once
 #
-# As root it installs bubblewrap, ripgrep, runc and zip from Debian; nginx is unpacked, not installed: its package starts a
+# As root it installs bubblewrap, ripgrep, runc and zip from Debian, for --layers umoci and podman; nginx is unpacked, not installed: its package starts a
 # service. What is not there is told and left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 missing=()
-for program in bwrap:bubblewrap rg:ripgrep runc:runc zip:zip; do
+programs=(bwrap:bubblewrap rg:ripgrep runc:runc zip:zip)
+if [[ " $* " == *" --layers "* ]]; then
+  programs=(bwrap:bubblewrap umoci:umoci podman:podman)
+fi
+for program in "${programs[@]}"; do
   PATH=$PATH:/usr/sbin command -v "${program%%:*}" >/dev/null || missing+=("${program##*:}")
 done
 if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

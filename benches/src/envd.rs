@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sandhold_runtime::{Sandbox, Stream};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,6 +74,14 @@ impl Connection {
             }
             self.unread.extend_from_slice(&chunk[..read]);
         }
+    }
+
+    /// Runs a script and waits for its end.
+    pub(crate) async fn shell(&mut self, script: &str) -> Result<()> {
+        self.start("/usr/bin/bash", &["-c", script], Until::End).await?;
+        let text = String::from_utf8_lossy(&self.unread);
+        ensure!(text.contains("\"exit status 0\""), "{script}: {text}");
+        Ok(())
     }
 }
 

@@ -2,7 +2,8 @@
 //! whole MCP path, by bubblewrap and by runc with the same root; a command in a live sandbox against the bare host; MCP
 //! round trips; a search beside ripgrep, archives beside zip; how soon a server is known to listen; what idle sandboxes
 //! cost; what a sandbox notices of one that takes all it can get, which `--bombs` measures alone. With `--serve` instead:
-//! `sandhold serve` under load, and a large file beside nginx. Then which aims are met.
+//! `sandhold serve` under load, and a large file beside nginx. With `--layers [create] [states] [image] [crowd]`: spare
+//! sandboxes, forks and snapshots, images, and a thousand at once. Then which aims are met.
 //!
 //! Every round measures each contender once, so that what else the machine does meets all of them.
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@
 
 mod bombs;
 mod envd;
+mod layers;
 mod memory;
 mod pack;
 mod peers;
@@ -95,6 +97,13 @@ fn main() -> Result<()> {
         let (sandboxes, seconds, mib) = if quick { (20, 10, 256) } else { (200, 180, 2048) };
         transfer::transfer(&tokio, mib, transfer::nginx().as_deref(), &mut aims)?;
         serve::load(&tokio, sandboxes, Duration::from_secs(seconds))?;
+    } else if std::env::args().any(|argument| argument == "--layers") {
+        let plan = if quick { layers::QUICK } else { layers::FULL };
+        let parts: Vec<String> = std::env::args()
+            .skip(1)
+            .filter(|argument| !argument.starts_with('-'))
+            .collect();
+        layers::layers(&tokio, &plan, &parts, &mut aims)?;
     } else if std::env::args().any(|argument| argument == "--bombs") {
         bombs::bombs(&mut aims)?;
     } else {

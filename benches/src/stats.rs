@@ -43,6 +43,12 @@ impl Times {
         sorted.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
     }
 
+    /// Their sum by their number, in milliseconds.
+    pub(crate) fn mean(&self) -> f64 {
+        let sum: Duration = self.0.iter().sum();
+        sum.as_secs_f64() * 1000.0 / self.0.len() as f64
+    }
+
     /// Half of the measurements stayed below it, in milliseconds.
     pub(crate) fn median(&self) -> f64 {
         self.percentile(50)
@@ -63,6 +69,7 @@ mod tests {
             (times.median(), times.percentile(95), times.percentile(100)),
             (50.0, 95.0, 100.0)
         );
+        assert_eq!(times.mean(), 50.5);
         times.clear();
         assert!(times.median().is_nan());
     }

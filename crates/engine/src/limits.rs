@@ -138,6 +138,8 @@ pub(crate) const LAYER_YOUNG_S: u64 = 600;
 pub(crate) const TAR_OVERHEAD: u64 = 4096;
 /// What a copy of a sandbox's files may take more than its disk, in bytes and files.
 pub(crate) const COPY_SLACK: (u64, u64) = (1 << 20, 64);
+/// A held layer on a file system of so many bytes is let go of by a process of its own: about a millisecond's work.
+pub(crate) const LET_GO_BYTES: u64 = 8 << 20;
 /// Longest answer of a process that works on layers.
 pub(crate) const WORKED: usize = 64 << 20;
 /// How long work on layers may take, in seconds.

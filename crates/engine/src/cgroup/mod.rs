@@ -144,6 +144,8 @@ impl SandboxCgroups {
             (Version::One, false) => ("freezer.state", "THAWED", "freezer.state", "THAWED"),
         };
         let deadline = Instant::now() + Duration::from_millis(FREEZE_DEADLINE_MS);
+        // Processes that wait are frozen within microseconds.
+        let mut pause = Duration::from_micros(10);
         loop {
             std::fs::write(folder.join(file), value)?;
             if std::fs::read_to_string(folder.join(state))?
@@ -162,7 +164,8 @@ impl SandboxCgroups {
                 }
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            std::thread::sleep(Duration::from_micros(200));
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_micros(200));
         }
     }
 

@@ -130,8 +130,7 @@ fn serve(socket: &OwnedFd, launcher: &mut setup::Launcher, started: &mut HashMap
                 worker::start(launcher, &work, fds, first);
             }
             Request::Let { layer } => {
-                // A layer that is not there is let go of.
-                let _ = launcher.vault().map(|vault| vault.drop(layer));
+                worker::let_go(launcher, layer);
             }
             Request::Hello(_) | Request::Mapped => return,
         }

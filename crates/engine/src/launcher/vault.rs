@@ -95,6 +95,12 @@ impl Vault {
         })
     }
 
+    /// Bytes of the file system that one is on; 0 if it is not there.
+    pub(super) fn bytes(&self, number: u64) -> u64 {
+        let found = self.within(|| rustix::fs::statvfs(place(number)));
+        found.map_or(0, |found| found.f_blocks.saturating_sub(found.f_bfree) * found.f_frsize)
+    }
+
     /// Lets go of one.
     pub(super) fn drop(&self, number: u64) -> Result<(), Errno> {
         self.within(|| {
