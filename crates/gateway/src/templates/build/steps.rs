@@ -206,7 +206,11 @@ impl Building<'_> {
     /// Runs a task in a sandbox of its own. One without a user is root's.
     async fn in_sandbox(&self, label: &str, mut task: Task<'_>) -> Result<(String, StoredRoot), Failure> {
         let workshop = Workshop::open(self, label).await?;
-        task.user = task.user.or_else(|| workshop.root_user());
+        // Where there is one user only, all files are that one's, as they are root's elsewhere.
+        task.user = task
+            .user
+            .filter(|user| !workshop.has_one_user() || user != "root")
+            .or_else(|| workshop.root_user());
         let done = workshop.run(self, task).await;
         workshop.close(self, label, done).await
     }
