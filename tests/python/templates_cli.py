@@ -209,6 +209,16 @@ def looking() -> None:
     check("a name that is not known", unknown.returncode != 0 and '"web"' in unknown.stderr, told(unknown))
 
 
+def overwrite(file: Path, text: str) -> bool:
+    """Changes a file of a layer, which leaves its size and times as they were. It may be root's of a user's sandboxes."""
+    script = "import os,sys; f,t=sys.argv[1:]; s=os.stat(f); os.chmod(f,0o644); open(f,'r+').write(t); os.utime(f,ns=(s.st_atime_ns,s.st_mtime_ns))"
+    own = [] if file.stat().st_uid == os.getuid() else ["unshare", "--map-root-user", "--map-auto", "--"]
+    try:
+        return subprocess.run([*own, sys.executable, "-c", script, str(file), text]).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 def damage() -> None:
     whole = template("verify")
     check("all layers are whole", whole.returncode == 0 and "layers are whole" in whole.stdout, told(whole))
@@ -220,18 +230,16 @@ def damage() -> None:
         file = HOME / "layers" / "store" / layer / "fs" / "opt" / "added"
         if file.exists():
             break
-    before, stat = file.read_bytes(), file.stat()
-    file.chmod(0o644)
-    file.write_bytes(b"Second layer\n")
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    if not overwrite(file, "Second layer\n"):
+        note("verify: this machine has no unshare --map-auto, no file of a layer could be damaged")
+        return
     bad = template("verify")
     line = [line for line in bad.stdout.splitlines() if line.startswith("damaged")]
     check("a byte that changed is found", bad.returncode == 1 and len(line) == 1 and layer[:12] in line[0], told(bad))
     check("with whom it concerns", line and all(f"template {name}" in line[0] for name in ("files", "saved", "web")), line)
     check("one template at a time, too", template("verify", "saved").returncode == 1)
     equal("another one has nothing of it", template("verify", "over-base").returncode, 0)
-    file.write_bytes(before)
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    overwrite(file, "second layer\n")
     equal("put right it is whole again", template("verify").returncode, 0)
     (HOME / "layers" / "store" / layer).rename(HOME / "layer-aside")
     gone = template("verify")

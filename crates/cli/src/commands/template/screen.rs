@@ -47,7 +47,7 @@ impl Screen {
         let mut state = self.state();
         let mut out = std::io::stderr().lock();
         // Nobody reads any more: the build goes on all the same.
-        let _ = write!(out, "{}{}\n", Self::clear(&mut state), plain(text));
+        let _ = writeln!(out, "{}{}", Self::clear(&mut state), plain(text));
         let _ = out.flush();
     }
 

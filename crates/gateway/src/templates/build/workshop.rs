@@ -82,11 +82,6 @@ impl Workshop {
         })
     }
 
-    /// Whether there is no root inside.
-    pub(super) fn has_one_user(&self) -> bool {
-        self.one_user
-    }
-
     /// Who may do anything inside: root, where there is one.
     pub(super) fn root_user(&self) -> Option<String> {
         Some(if self.one_user { DEFAULT_USER } else { "root" }.to_owned())
