@@ -539,6 +539,36 @@ SNAPSHOTS = [
     ),
 ]
 
+TEMPLATES = [
+    Row(
+        "build_template",
+        [
+            Good(
+                {"name": "catalogue", "from_template": "base"},
+                {"job_id": text("^j"), "template_id": str, "build_id": str},
+                unless=NO_LAYERS,
+            ),
+        ],
+        wrong=Bad({"name": "x", "from_image": "/etc/passwd"}, "from_image"),
+        missing=Bad({"name": "x", "from_template": "no-such-template"}, ""),
+        limit=Bad({"name": "n" * 261, "from_template": "base"}, "name"),
+    ),
+    Row(
+        "list_templates",
+        [Good({}, {"templates": list, "truncated": False})],
+        wrong=Bad({"limit": 5}, "limit"),
+        missing="it lists what is there",
+        limit="it takes nothing",
+    ),
+    Row(
+        "delete_template",
+        [Good({"template": "catalogue"}, {"deleted": bool}), Good({"template": "catalogue"}, {"deleted": False})],
+        wrong=Bad({"template": "no name"}, "template"),
+        missing="one that is not there is gone",
+        limit=Bad({"template": "t" * 261}, "template"),
+    ),
+]
+
 ENDS = [
     Row(
         "shutdown_sandbox",
@@ -559,4 +589,4 @@ ENDS = [
     ),
 ]
 
-ROWS = [*SANDBOX, *FILES, *COMMANDS, *SERVICES, *TRANSFER, *WATCH, *PROCESSES, *SHELL, *NETWORK, *SNAPSHOTS, *ENDS]
+ROWS = [*SANDBOX, *FILES, *COMMANDS, *SERVICES, *TRANSFER, *WATCH, *PROCESSES, *SHELL, *NETWORK, *SNAPSHOTS, *TEMPLATES, *ENDS]

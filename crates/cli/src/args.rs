@@ -1,10 +1,14 @@
 //! The command line.
 
+mod template;
+
 use std::{ffi::OsString, net::SocketAddr};
 
 use clap::{Parser, Subcommand, value_parser};
 use sandhold_engine::Level;
 use sandhold_mcp::{Format, Selection};
+
+pub(crate) use self::template::{BuildArgs, TemplateCommand};
 
 /// Gives an agent a computer: an MCP server whose tools write files and run commands in isolated sandboxes, on this
 /// machine or on E2B.
@@ -96,6 +100,9 @@ pub(crate) enum Command {
     Tools(ToolsArgs),
     /// Offer this machine's sandboxes to E2B's SDKs: E2B's API over HTTP
     Serve(ServeArgs),
+    /// Build, list and remove templates: what sandboxes are made of
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Make, list and revoke the API keys of `serve`
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -147,7 +154,7 @@ pub(crate) struct McpArgs {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SelectionArgs {
     /// Toolsets to offer: sandbox, files, commands, services, transfer, watch, processes, shell, network,
-    /// snapshots, default (the first five) or all
+    /// snapshots, templates, default (the first five) or all
     #[arg(long, value_name = "TOOLSET", value_delimiter = ',')]
     toolsets: Vec<String>,
     /// Single tools to offer beside the toolsets; without --toolsets only these
@@ -186,6 +193,9 @@ pub(crate) struct ToolsArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
+    /// Make the sandbox of this template, or of a snapshot [default: base]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) template: Option<String>,
     /// Run as root of the sandbox instead of as `user`
     #[arg(long)]
     pub(crate) root: bool,

@@ -23,6 +23,29 @@ pub(crate) struct ImageSettings {
     pub(crate) no_proxy: Option<String>,
     /// Authorities to trust besides the system's, in PEM.
     pub(crate) authorities: Option<Vec<u8>>,
+    /// What a command of the operator's own adds to registries.
+    pub(crate) own: OwnImages,
+}
+
+/// What a command of the operator's own may use and wants to be told. Servers have nothing of it: who calls them names no
+/// file of this machine.
+#[derive(Clone, Default)]
+pub(crate) struct OwnImages {
+    /// The one image in files that may be opened, as it is written.
+    pub(crate) file: Option<String>,
+    /// An image that was made before, which is opened by what its source shows.
+    pub(crate) made: Option<Image>,
+    /// Who is told how far a transfer is.
+    pub(crate) report: Option<Arc<sandhold_images::Report>>,
+}
+
+impl std::fmt::Debug for OwnImages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnImages")
+            .field("file", &self.file)
+            .field("made", &self.made)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where images come from.
@@ -87,22 +110,33 @@ impl ImageSource for Registries {
         credentials: Option<&ImageCredentials>,
         local: bool,
     ) -> Result<Arc<dyn OpenImage>, ImageFailure> {
+        let report = self.settings.own.report.clone();
+        let own = Some(&self.settings.own).filter(|_| local);
+        let made = own.and_then(|own| own.made.clone());
+        if let Some(image) = made.filter(|image| image.source.to_string() == reference) {
+            let images = self.anonymous.clone();
+            return Ok(Arc::new(Opened { images, image, report }));
+        }
         let source: Source = reference.parse().map_err(|error| failure(&error))?;
-        if !local && !matches!(source, Source::Registry(_)) {
+        let allowed = own.and_then(|own| own.file.as_deref()) == Some(reference);
+        if !allowed && !matches!(source, Source::Registry(_)) {
             return Err(ImageFailure(
-                "images in files of the server are for users of its machine: name an image of a registry".into(),
+                "it is in files of the machine that builds: `sandhold template build --from-oci` takes it there. Name an \
+                 image of a registry"
+                    .into(),
             ));
         }
         let images = self.images(credentials, local).map_err(|error| failure(&error))?;
         let image = images.open(&source, &Platform::host()).await;
         let image = image.map_err(|error| failure(&error))?;
-        Ok(Arc::new(Opened { images, image }))
+        Ok(Arc::new(Opened { images, image, report }))
     }
 }
 
 struct Opened {
     images: Images,
     image: Image,
+    report: Option<Arc<sandhold_images::Report>>,
 }
 
 #[async_trait]
@@ -124,7 +158,9 @@ impl OpenImage for Opened {
     }
 
     async fn fetch(&self, layer: usize, into: std::fs::File) -> Result<(), ImageFailure> {
-        let fetched = self.images.fetch(&self.image, layer, into, &|_| {}).await;
+        let nobody = |_| {};
+        let report = self.report.as_deref().unwrap_or(&nobody);
+        let fetched = self.images.fetch(&self.image, layer, into, report).await;
         fetched.map_err(|error| failure(&error))
     }
 }

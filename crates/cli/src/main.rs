@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod daemon;
+mod dockerfile;
 mod images;
 mod local;
 mod logging;

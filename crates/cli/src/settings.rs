@@ -11,7 +11,7 @@ use sandhold_mcp::Confirm;
 
 use crate::{
     args::{Args, SPARES_MAX},
-    images::ImageSettings,
+    images::{ImageSettings, OwnImages},
     secrets,
 };
 
@@ -320,6 +320,7 @@ impl Settings {
                     proxy: first(env::HTTPS_PROXY)?,
                     no_proxy: first(env::NO_PROXY)?,
                     authorities: os(env::SANDHOLD_CA_FILE).map(authorities).transpose()?,
+                    own: OwnImages::default(),
                 },
             },
         })

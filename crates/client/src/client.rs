@@ -1,5 +1,6 @@
 //! The control plane: sandboxes as a whole.
 
+mod builds;
 mod call;
 mod options;
 mod query;

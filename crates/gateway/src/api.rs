@@ -96,6 +96,7 @@ pub(crate) fn router(gateway: Gateway, access: Access, beside: Router) -> Router
         .route("/v2/templates/{id}/builds/{build}", post(templates::start_build))
         .route("/templates/{id}/builds/{build}/status", get(templates::build_status))
         .route("/templates/{id}/builds/{build}/logs", get(templates::build_logs))
+        .route("/templates/{id}/builds/{build}/cancel", post(templates::cancel_build))
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::max(limits::REST_BODY))

@@ -68,6 +68,7 @@ pub use sandhold_wire::{
     boot::daemon_version,
     caps::{Cap, Caps},
 };
+pub use templates::verify::{LayerReport, LayerState, VerifyError};
 pub use templates::{ImageCredentials, ImageFailure, ImageLayer, ImageSource, OpenImage, TemplateConfig};
 
 /// How a gateway is set up.

@@ -82,6 +82,12 @@ impl ToolError {
         self
     }
 
+    /// Names the sandbox, if there is one.
+    pub(crate) fn within_any(mut self, sandbox_id: Option<&str>) -> Self {
+        self.sandbox_id = sandbox_id.map(str::to_owned);
+        self
+    }
+
     /// Names the limit that was met.
     pub(crate) fn limit(mut self, limit: LimitMet) -> Self {
         self.limit = Some(limit);
@@ -176,6 +182,12 @@ impl<O: Serialize> Reply<O> {
     /// Names the sandbox.
     pub(crate) fn within(mut self, sandbox_id: &str) -> Self {
         self.sandbox_id = Some(sandbox_id.to_owned());
+        self
+    }
+
+    /// Names the sandbox, if there is one.
+    pub(crate) fn within_any(mut self, sandbox_id: Option<&str>) -> Self {
+        self.sandbox_id = sandbox_id.map(str::to_owned);
         self
     }
 

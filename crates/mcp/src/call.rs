@@ -17,6 +17,7 @@ use crate::{
     answer::ToolError,
     budget,
     consent::Consent,
+    dockerfiles::Dockerfiles,
     errors,
     host_files::Host,
     jobs::Jobs,
@@ -35,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) provider: Arc<Provider>,
     /// What has to be opened before URLs of sandboxes answer.
     pub(crate) door: Option<Arc<dyn Door>>,
+    /// Who reads Dockerfiles.
+    pub(crate) dockerfiles: Option<Arc<dyn Dockerfiles>>,
     /// Which files of this machine it may use.
     pub(crate) host: Host,
     /// Set when the server or the caller's session ends: what the call started is left alone then.

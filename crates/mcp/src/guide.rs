@@ -59,6 +59,10 @@ fn lines(set: Toolset) -> Vec<(&'static str, String)> {
             "update_network",
             "Network: an answer names what was blocked; update_network opens it, by a list that replaces the old one.",
         )],
+        Toolset::Templates => vec![line(
+            "build_template",
+            "Templates: build_template makes what create_sandbox takes as template, programs installed; it is a job.",
+        )],
         Toolset::Snapshots => vec![
             line(
                 "create_snapshot",

@@ -24,7 +24,7 @@ pub(crate) use output::Output;
 pub(crate) use spill::Kept;
 pub(crate) use work::Say;
 
-use crate::{answer::ToolError, call::Target, limits, lock};
+use crate::{answer::ToolError, call::Target, errors, limits, lock};
 
 /// How a job stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,7 +82,8 @@ impl Progress {
 pub(crate) struct Job {
     pub(crate) id: String,
     pub(crate) cmd: String,
-    pub(crate) target: Target,
+    /// Its sandbox; none of work outside of any, the build of a template.
+    pub(crate) target: Option<Target>,
     pub(crate) started: Instant,
     pub(crate) timeout: Option<Duration>,
     pub(crate) takes_stdin: bool,
@@ -110,7 +111,7 @@ pub(crate) struct Start {
 }
 
 impl Job {
-    fn new(id: String, cmd: String, target: Target) -> Self {
+    fn new(id: String, cmd: String, target: Option<Target>) -> Self {
         Self {
             id,
             cmd,
@@ -131,6 +132,23 @@ impl Job {
     /// How it is found among the processes of its sandbox.
     pub(crate) fn selector(&self) -> CommandSelector {
         CommandSelector::job(&self.id)
+    }
+
+    /// The id of its sandbox.
+    pub(crate) fn sandbox_id(&self) -> Option<&str> {
+        self.target.as_ref().map(Target::id)
+    }
+
+    /// Whether it is in this sandbox.
+    pub(crate) fn is_in(&self, sandbox: &str) -> bool {
+        self.sandbox_id() == Some(sandbox)
+    }
+
+    /// An error of something done to it.
+    pub(crate) fn error(&self, error: &Error) -> ToolError {
+        self.target
+            .as_ref()
+            .map_or_else(|| errors::explain(error), |target| target.error(error))
     }
 
     /// Its process id inside the sandbox.
@@ -186,8 +204,8 @@ impl Job {
     fn drop_files(&self) -> u64 {
         let kept = self.update(|p| std::mem::take(&mut p.kept));
         let bytes = kept.iter().flatten().map(|k| k.bytes).sum();
-        if bytes > 0 {
-            let (files, folder) = (self.target.files(), spill::folder(&self.id));
+        if let Some(target) = self.target.as_ref().filter(|_| bytes > 0) {
+            let (files, folder) = (target.files(), spill::folder(&self.id));
             tokio::spawn(async move {
                 if let Err(error) = files.remove(&folder, None).await {
                     tracing::debug!(folder, %error, "output of an old job was not removed");
@@ -207,7 +225,10 @@ impl Job {
             stop.cancel();
             return Ok(true);
         }
-        self.target.commands().signal(self.selector(), signal).await
+        match &self.target {
+            Some(target) => target.commands().signal(self.selector(), signal).await,
+            None => Ok(false),
+        }
     }
 }
 
@@ -267,27 +288,27 @@ impl Jobs {
             timeout: request.timeout,
             takes_stdin: request.stdin,
             port: start.port,
-            ..Job::new(id, start.cmd, target)
+            ..Job::new(id, start.cmd, Some(target.clone()))
         });
         self.insert(&job)?;
-        let started = job.target.commands().start(request).await;
+        let started = target.commands().start(request).await;
         match started {
             Ok(process) => {
                 job.pid.store(process.pid(), Ordering::Relaxed);
-                let spills = spills(&job);
-                tokio::spawn(pump::pump(Arc::clone(&job), process, spills));
+                let spills = spills(&job.id, &target);
+                tokio::spawn(pump::pump(Arc::clone(&job), target, process, spills));
                 Ok(job)
             }
             Err(error) => {
                 self.remove(&job.id);
-                Err(job.target.error(&error))
+                Err(target.error(&error))
             }
         }
     }
 
     /// Removes files with output of the oldest jobs that ended until those of the sandbox fit.
     pub(crate) fn trim_files(&self, sandbox: &str) {
-        let jobs: Vec<Arc<Job>> = self.all().into_iter().filter(|j| j.target.id() == sandbox).collect();
+        let jobs: Vec<Arc<Job>> = self.all().into_iter().filter(|j| j.is_in(sandbox)).collect();
         let bytes = |job: &Arc<Job>| job.look(|p| p.kept.iter().flatten().map(|k| k.bytes).sum::<u64>());
         let mut total: u64 = jobs.iter().map(bytes).sum();
         for job in jobs.iter().filter(|j| !j.is_running()) {
@@ -317,7 +338,8 @@ impl Jobs {
         Ok(())
     }
 
-    fn remove(&self, id: &str) {
+    /// Forgets a job, one that never began.
+    pub(crate) fn remove(&self, id: &str) {
         let mut table = lock(&self.table);
         table.jobs.remove(id);
         table.order.retain(|known| known != id);
@@ -325,9 +347,9 @@ impl Jobs {
 }
 
 /// The writers of a job's files.
-fn spills(job: &Job) -> [spill::Spill; 2] {
-    let files = job.target.files();
-    ["stdout", "stderr"].map(|name| spill::Spill::new(files.clone(), &job.id, name))
+fn spills(job: &str, target: &Target) -> [spill::Spill; 2] {
+    let files = target.files();
+    ["stdout", "stderr"].map(|name| spill::Spill::new(files.clone(), job, name))
 }
 
 fn taken(id: &str) -> ToolError {

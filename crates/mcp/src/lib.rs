@@ -10,6 +10,7 @@ pub mod budget;
 mod call;
 mod cancelled;
 mod consent;
+mod dockerfiles;
 mod edit;
 mod elsewhere;
 mod errors;
@@ -40,6 +41,7 @@ mod undo;
 mod watches;
 
 pub use consent::Confirm;
+pub use dockerfiles::{Dockerfiles, Planned};
 pub use export::{Format, export};
 pub use host_files::HostFolder;
 pub use http::{HttpOptions, http_router, serve_http};

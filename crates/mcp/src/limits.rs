@@ -44,6 +44,24 @@ pub const BLOCKED_WAIT: Duration = Duration::from_millis(500);
 pub const BLOCKED_GRACE: Duration = Duration::from_millis(2);
 /// A snapshot's or checkpoint's id or name.
 pub const SNAPSHOT_NAME: usize = 260;
+/// A template's name, id or tag, alone or with a tag.
+pub const TEMPLATE_NAME: usize = 260;
+/// The name of an image.
+pub const IMAGE_NAME: usize = 1024;
+/// A Dockerfile.
+pub const DOCKERFILE: usize = 256 << 10;
+/// Templates that are listed.
+pub const TEMPLATES: usize = 500;
+/// How long a template's build is followed.
+pub const BUILD_FOLLOWED: Duration = Duration::from_secs(3 * 3600);
+/// Tries to ask how a build is before it is given up, one after the other.
+pub const BUILD_TRIES: u32 = 8;
+/// How long after one that failed the next comes.
+pub const BUILD_RETRY: Duration = Duration::from_secs(5);
+/// How long a server is asked for the names of templates that are like one that is not there.
+pub const NAMES_WAIT: Duration = Duration::from_secs(3);
+/// Names of templates that an error tells.
+pub const NAMES_TOLD: usize = 5;
 /// Forks of one call.
 pub const FORKS: u64 = 20;
 /// Paths that `diff_sandbox` lists when nothing is said.
@@ -269,6 +287,19 @@ pub(crate) fn snapshot(argument: &str, name: &str) -> Result<(), ToolError> {
     Err(
         ToolError::invalid(format!("{argument} is {name:?}, which is no id or name of a snapshot"))
             .hint("list_snapshots shows them."),
+    )
+}
+
+/// Refuses what cannot name a template.
+pub(crate) fn template(argument: &str, name: &str) -> Result<(), ToolError> {
+    at_most(argument, name.len(), TEMPLATE_NAME)?;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte);
+    if !name.is_empty() && name.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(
+        ToolError::invalid(format!("{argument} is {name:?}, which cannot name a template"))
+            .hint("Lower-case letters, digits, - and _ make a name; a tag may follow after a colon."),
     )
 }
 

@@ -38,11 +38,13 @@ pub enum Toolset {
     Network,
     /// States of a sandbox that are kept, gone back to and gone on from.
     Snapshots,
+    /// What sandboxes are made of.
+    Templates,
 }
 
 impl Toolset {
     /// All of them, in the order of the tool list.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Sandbox,
         Self::Files,
         Self::Commands,
@@ -53,6 +55,7 @@ impl Toolset {
         Self::Shell,
         Self::Network,
         Self::Snapshots,
+        Self::Templates,
     ];
 
     /// Its name in `--toolsets`.
@@ -69,6 +72,7 @@ impl Toolset {
             Self::Shell => "shell",
             Self::Network => "network",
             Self::Snapshots => "snapshots",
+            Self::Templates => "templates",
         }
     }
 
@@ -77,7 +81,7 @@ impl Toolset {
     pub const fn is_default(self) -> bool {
         match self {
             Self::Sandbox | Self::Files | Self::Commands | Self::Services | Self::Transfer => true,
-            Self::Watch | Self::Processes | Self::Shell | Self::Network | Self::Snapshots => false,
+            Self::Watch | Self::Processes | Self::Shell | Self::Network | Self::Snapshots | Self::Templates => false,
         }
     }
 }
@@ -111,6 +115,11 @@ impl Hints {
         idempotent: true,
         ..Self::ADDS
     };
+    /// Adds something that comes from outside, or is made with what does.
+    pub(crate) const FETCHES: Self = Self {
+        open_world: true,
+        ..Self::ADDS
+    };
     /// Replaces or removes something, anew with each call.
     pub(crate) const CHANGES: Self = Self {
         destructive: true,
@@ -141,7 +150,7 @@ pub(crate) struct Spec {
 }
 
 /// Tools that may do anything and yet change no file of a sandbox by themselves: with undo on, nothing is kept before them.
-const LEAVE_FILES: [&str; 2] = ["download_file", "http_probe"];
+const LEAVE_FILES: [&str; 3] = ["build_template", "download_file", "http_probe"];
 
 impl Spec {
     /// Whether a call may change files of a sandbox.
@@ -364,7 +373,7 @@ mod tests {
             ..Selection::default()
         };
         assert!(bad.names().unwrap_err().to_string().contains(
-            "sandbox, files, commands, services, transfer, watch, processes, shell, network, snapshots, all, default"
+            "sandbox, files, commands, services, transfer, watch, processes, shell, network, snapshots, templates, all, default"
         ));
         let bad = Selection {
             exclude_tools: vec!["rm".into()],

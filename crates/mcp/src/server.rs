@@ -20,6 +20,7 @@ use crate::{
     call::{Call, Progress},
     cancelled::{Asked, Reasons},
     consent::{Confirm, Desk},
+    dockerfiles::Dockerfiles,
     guide,
     host_files::{Host, HostFolder},
     http::{Principal, sse::SessionEnd},
@@ -62,6 +63,8 @@ pub struct ServerConfig {
     pub folders: Vec<HostFolder>,
     /// When the user is asked before something is destroyed.
     pub confirm: Confirm,
+    /// Who reads Dockerfiles for `build_template`; without, it takes none.
+    pub dockerfiles: Option<Arc<dyn Dockerfiles>>,
     /// Whether sandboxes outlive the server.
     pub keeping: Keeping,
     /// Whether a checkpoint is taken before each call that may change files. `rollback_sandbox` is offered then, too.
@@ -84,6 +87,7 @@ struct Inner {
     client: Client,
     provider: Arc<Provider>,
     door: Option<Arc<dyn Door>>,
+    dockerfiles: Option<Arc<dyn Dockerfiles>>,
     folders: Arc<[HostFolder]>,
     desk: Arc<Desk>,
     keeping: Keeping,
@@ -131,6 +135,7 @@ impl Server {
                 client: config.client,
                 provider: Arc::new(config.provider),
                 door: config.door,
+                dockerfiles: config.dockerfiles,
                 folders: config.folders.into(),
                 desk: Arc::new(Desk::new(config.confirm)),
                 keeping: config.keeping,
@@ -230,6 +235,7 @@ impl Server {
             tenant: self.tenant(Principal::of(cx)),
             provider: Arc::clone(&self.inner.provider),
             door: self.inner.door.clone(),
+            dockerfiles: self.inner.dockerfiles.clone(),
             closing: session_end.unwrap_or(&self.inner.closing).child_token(),
             started: Instant::now(),
             links: cx

@@ -1,11 +1,13 @@
 //! The tools, one file each. A new one is added here and nowhere else.
 
 mod archive_work;
+mod build_template;
 mod close_shell;
 mod connect_sandbox;
 mod create_sandbox;
 mod create_snapshot;
 mod delete_snapshot;
+mod delete_template;
 mod diff_sandbox;
 mod download_file;
 mod edit_file;
@@ -25,6 +27,7 @@ mod list_jobs;
 mod list_processes;
 mod list_sandboxes;
 mod list_snapshots;
+mod list_templates;
 mod make_dir;
 mod move_path;
 mod open_shell;
@@ -114,6 +117,9 @@ macro_rules! every_tool {
             $each!(fork_sandbox::ForkSandbox),
             $each!(diff_sandbox::DiffSandbox),
             $each!(rollback_sandbox::RollbackSandbox),
+            $each!(build_template::BuildTemplate),
+            $each!(list_templates::ListTemplates),
+            $each!(delete_template::DeleteTemplate),
             $each!(watch_dir::WatchDir),
             $each!(get_watch_events::GetWatchEvents),
             $each!(unwatch_dir::UnwatchDir),

@@ -25,3 +25,5 @@ mod snapshots;
 mod sse;
 #[path = "all/stub.rs"]
 mod stub;
+#[path = "all/templates.rs"]
+mod templates;

@@ -267,6 +267,9 @@ pub struct Template {
     /// How far the newest build is.
     #[serde(default = "ready")]
     pub build_status: TemplateBuildStatus,
+    /// Bytes of the files that its newest build that is ready stands on. An addition of Sandhold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
 }
 
 fn ready() -> TemplateBuildStatus {
@@ -307,6 +310,8 @@ pub struct TemplateSetup {
     pub base: String,
     /// The layers, the lowest first, each by the SHA-256 of what it holds.
     pub layers: Vec<String>,
+    /// Bytes of the files of each; of one that is missing none.
+    pub layer_bytes: Vec<Option<u64>>,
     /// Environment of every process.
     pub envs: BTreeMap<String, String>,
     /// The user of processes and files.

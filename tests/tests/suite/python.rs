@@ -260,6 +260,21 @@ fn templates_by_e2bs_sdks() {
 }
 
 #[test]
+fn templates_by_the_command() {
+    run("templates_cli.py", &["cli"], 5);
+}
+
+#[test]
+fn templates_over_mcp() {
+    run("templates_cli.py", &["mcp"], 4);
+}
+
+#[test]
+fn templates_on_a_server_elsewhere() {
+    run("templates_cli.py", &["remote"], 4);
+}
+
+#[test]
 fn snapshots_and_forks_by_e2bs_sdks() {
     run("snapshots.py", &["sdk"], 4);
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::signals::Signals;
 use crate::{
     args::McpArgs,
+    dockerfile::Dockerfiles,
     provider::Connected,
     settings::{self, Settings},
 };
@@ -44,6 +45,7 @@ pub(crate) async fn run(args: McpArgs, mut settings: Settings) -> Result<ExitCod
         provider,
         selection,
         door: connected.door.clone().map(|door| door as Arc<dyn Door>),
+        dockerfiles: Some(Arc::new(Dockerfiles)),
         folders,
         confirm,
         keeping,
@@ -153,6 +155,7 @@ fn describe(provider: &settings::Provider, paused_at_end: bool) -> Provider {
             cannot: text(&[
                 "cpus, memory_mb and disk_mb are fixed by the template",
                 "of a job that another server started, what it printed before and an end long ago are not known",
+                "the build of a template goes on to its end, also after kill_job",
             ]),
         },
     }

@@ -9,6 +9,7 @@ mod prove;
 mod run;
 mod serve;
 mod signals;
+mod template;
 mod terminal;
 mod tools;
 
@@ -31,6 +32,7 @@ pub(crate) async fn dispatch(command: Command, settings: Settings) -> Result<Exi
         Command::Doctor(args) => doctor::run(&args, &settings).await,
         Command::Serve(args) => serve::run(args, settings).await,
         Command::Keys(command) => keys::run(command, &settings),
+        Command::Template(command) => template::run(command, settings).await,
         Command::Tools(args) => tools::run(args),
         Command::Demo => demo::run().await,
         // Taken care of before threads were started.

@@ -53,6 +53,7 @@ async fn in_sandbox(connected: &Connected, life: Duration, args: RunArgs) -> Res
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let options = CreateOptions {
         timeout: Some(life),
+        template: args.template.clone(),
         ..CreateOptions::default()
     };
     let sandbox = tokio::select! {
@@ -212,7 +213,7 @@ fn exit_code(status: &ExitStatus) -> ExitCode {
     by_signal(number)
 }
 
-fn by_signal(number: i32) -> ExitCode {
+pub(super) fn by_signal(number: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + number).unwrap_or(u8::MAX))
 }
 

@@ -114,7 +114,7 @@ pub struct StepFiles {
 
 /// A build that was started.
 pub struct TemplateBuilding {
-    client: Client,
+    pub(super) client: Client,
     /// What was asked for.
     pub requested: TemplateRequested,
     seen: u64,

@@ -10,15 +10,14 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use rusqlite::Connection;
-use sandhold_runtime::Base;
 use sandhold_wire::{
     limits::{BUILD_LOG_PAGE, TEMPLATE_PAGE},
     names,
     rest::SNAPSHOT_NOT_FOUND,
     templates::{
-        AssignTemplateTags, AssignedTemplateTags, DeleteTemplateTags, Template, TemplateAlias, TemplateBuild,
-        TemplateBuildInfo, TemplateBuildLogs, TemplateBuildRequest, TemplateBuildStart, TemplateBuildStatus,
-        TemplateRequested, TemplateSetup, TemplateTag, TemplateUpdate, TemplateUpdated, TemplateWithBuilds,
+        AssignTemplateTags, AssignedTemplateTags, DeleteTemplateTags, Template, TemplateAlias, TemplateBuildInfo,
+        TemplateBuildLogs, TemplateBuildRequest, TemplateBuildStart, TemplateBuildStatus, TemplateRequested,
+        TemplateTag, TemplateUpdate, TemplateUpdated, TemplateWithBuilds,
     },
 };
 
@@ -26,7 +25,8 @@ use super::{
     db::{DbError, shown},
     logs::{self, Level, Wanted},
     names::{Name, tags as check_tags},
-    rows::{self, BuildRow, TemplateRow},
+    rows::{self, TemplateRow},
+    shown::{Sizes, build_of, template_of},
 };
 use crate::{
     api::body,
@@ -40,7 +40,6 @@ use crate::{
 type Table = State<Arc<Sandboxes>>;
 /// Length of a template's id, as E2B's are.
 const ID_LEN: usize = 20;
-const MIB: u64 = 1 << 20;
 #[expect(clippy::cast_possible_truncation, reason = "it is small")]
 const PAGE: u32 = BUILD_LOG_PAGE as u32;
 
@@ -91,7 +90,7 @@ pub(crate) async fn request(
     };
     // Clients of v2 read a whole template.
     let mut answer = serde_json::to_value(&requested).map_err(|error| Refusal::internal(error.to_string()))?;
-    let template = serde_json::to_value(template_of(&sandboxes, row, &[])).unwrap_or_default();
+    let template = serde_json::to_value(template_of(&sandboxes, row, &[], &Sizes::default())).unwrap_or_default();
     if let (Some(answer), serde_json::Value::Object(template)) = (answer.as_object_mut(), template) {
         for (name, value) in template {
             answer.entry(name).or_insert(value);
@@ -258,9 +257,10 @@ pub(crate) async fn list(
     found.truncate(limit);
     let next = found.last().filter(|_| more);
     let next = next.and_then(|(_, last)| HeaderValue::from_str(&format!("{}-{}", last.created_at, last.id)).ok());
+    let sizes = Sizes::of(&sandboxes).await;
     let found = found
         .into_iter()
-        .map(|(builds, row)| template_of(&sandboxes, row, &builds));
+        .map(|(builds, row)| template_of(&sandboxes, row, &builds, &sizes));
     let mut response = Json(found.collect::<Vec<_>>()).into_response();
     if let Some(next) = next {
         let header = HeaderName::from_static(names::NEXT_TOKEN_HEADER);
@@ -293,9 +293,10 @@ pub(crate) async fn get(
             Ok((row, builds))
         })
         .await?;
-    let told = builds.iter().map(|build| build_of(&sandboxes, build)).collect();
+    let sizes = Sizes::of(&sandboxes).await;
+    let told = builds.iter().map(|build| build_of(&sandboxes, build, &sizes)).collect();
     Ok(Json(TemplateWithBuilds {
-        template: template_of(&sandboxes, row, &builds),
+        template: template_of(&sandboxes, row, &builds, &sizes),
         builds: told,
     }))
 }
@@ -427,65 +428,4 @@ pub(crate) async fn tags(
         created_at: shown(at),
     });
     Ok(Json(told.collect()))
-}
-
-/// What a list shows of a template. `builds` begin with the newest.
-fn template_of(sandboxes: &Sandboxes, row: TemplateRow, builds: &[BuildRow]) -> Template {
-    let ready = builds.iter().find(|build| build.status == TemplateBuildStatus::Ready);
-    let shown_build = ready.or(builds.first());
-    let info = sandboxes.info();
-    Template {
-        template_id: row.id,
-        build_id: shown_build.map_or_else(String::new, |build| build.id.clone()),
-        cpu_count: cpus(sandboxes, shown_build.and_then(|build| build.cpus)),
-        memory_mb: memory(sandboxes, shown_build.and_then(|build| build.memory_mb)),
-        disk_size_mb: info.defaults.disk_bytes.unwrap_or_default() / MIB,
-        public: row.public,
-        aliases: row.names.clone(),
-        names: row.names,
-        created_at: shown(row.created_at),
-        updated_at: shown(row.updated_at),
-        created_by: None,
-        last_spawned_at: row.spawned_at.map(shown),
-        spawn_count: row.spawned,
-        build_count: u64::try_from(builds.len()).unwrap_or(u64::MAX),
-        envd_version: names::ENVD_VERSION.into(),
-        build_status: builds
-            .first()
-            .map_or(TemplateBuildStatus::Waiting, |build| build.status),
-    }
-}
-
-fn build_of(sandboxes: &Sandboxes, build: &BuildRow) -> TemplateBuild {
-    let setup = build.root.as_ref().map(|root| TemplateSetup {
-        base: match root.base {
-            Base::Host => "host",
-            Base::Empty => "empty",
-        }
-        .into(),
-        layers: root.layers.iter().map(ToString::to_string).collect(),
-        envs: build.start.envs.clone(),
-        user: build.start.user.clone(),
-        workdir: build.start.workdir.clone(),
-        start_cmd: build.start.command.clone(),
-        ready_cmd: build.start.ready.clone(),
-    });
-    TemplateBuild {
-        build_id: build.id.clone(),
-        status: build.status,
-        created_at: shown(build.created_at),
-        updated_at: shown(build.updated_at),
-        finished_at: build.finished_at.map(shown),
-        cpu_count: cpus(sandboxes, build.cpus),
-        memory_mb: memory(sandboxes, build.memory_mb),
-        setup,
-    }
-}
-
-fn cpus(sandboxes: &Sandboxes, asked: Option<f64>) -> f64 {
-    asked.or(sandboxes.info().defaults.cpus).unwrap_or_default()
-}
-
-fn memory(sandboxes: &Sandboxes, asked: Option<u64>) -> u64 {
-    asked.unwrap_or_else(|| sandboxes.info().defaults.memory_bytes.unwrap_or_default() / MIB)
 }

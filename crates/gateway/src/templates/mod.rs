@@ -10,7 +10,10 @@ mod logs;
 mod names;
 mod resolve;
 mod rows;
+mod shown;
+mod stop;
 mod uploads;
+pub(crate) mod verify;
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
@@ -25,6 +28,7 @@ pub(crate) use self::{
     },
     build::begin,
     files::{link, put},
+    stop::cancel_build,
 };
 use self::{build::Builds, db::Db, uploads::Uploads};
 use crate::{

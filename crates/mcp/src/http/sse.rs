@@ -319,6 +319,7 @@ mod tests {
             client: Client::http(HttpConfig::new("k")).unwrap(),
             provider: Provider::default(),
             selection: Selection::default(),
+            dockerfiles: None,
             door: None,
             folders: Vec::new(),
             confirm: Confirm::default(),

@@ -48,13 +48,13 @@ impl Jobs {
             ended: found.exit.as_ref().and(found.ran).map(|ran| started + ran),
             pid: AtomicU32::new(attached.process.pid()),
             progress: Mutex::new(progress),
-            ..Job::new(found.id, found.cmd, target)
+            ..Job::new(found.id, found.cmd, Some(target.clone()))
         });
-        let mut writers = spills(&job);
+        let mut writers = spills(&job.id, &target);
         // A file that begins in the middle would not be what it seems.
         for (at, name) in ["stdout", "stderr"].into_iter().enumerate() {
             if attached.replayed.is_none_or(|from| from[at] > 0) {
-                let file = written(&job, name, found.printed.map(|p| p[at])).await;
+                let file = written(&job.id, &target, name, found.printed.map(|p| p[at])).await;
                 job.update(|p| p.kept[at] = file.clone());
                 let [out, err] = writers;
                 writers = if at == 0 {
@@ -65,7 +65,7 @@ impl Jobs {
             }
         }
         self.enter(&job);
-        tokio::spawn(pump::pump(Arc::clone(&job), attached.process, writers));
+        tokio::spawn(pump::pump(Arc::clone(&job), target, attached.process, writers));
         job.caught_up(found.printed, found.exit.is_some(), now + limits::CATCH_UP)
             .await;
         Ok(job)
@@ -83,9 +83,9 @@ impl Jobs {
 }
 
 /// The file with a stream of the job that the server wrote which started it.
-async fn written(job: &Job, name: &str, printed: Option<u64>) -> Option<Kept> {
-    let path = format!("{}/{name}", spill::folder(&job.id));
-    let entry = job.target.files().info(&path, None).await.ok()?;
+async fn written(job: &str, target: &Target, name: &str, printed: Option<u64>) -> Option<Kept> {
+    let path = format!("{}/{name}", spill::folder(job));
+    let entry = target.files().info(&path, None).await.ok()?;
     Some(Kept {
         path,
         complete: printed == Some(entry.size),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{Job, Status, spill::Spill};
 use crate::{
+    call::Target,
     limits,
     met::{self, End},
 };
@@ -29,7 +30,7 @@ enum Step {
 }
 
 /// Runs until the job has ended.
-pub(super) async fn pump(job: Arc<Job>, mut process: Process, mut spills: [Spill; 2]) {
+pub(super) async fn pump(job: Arc<Job>, target: Target, mut process: Process, mut spills: [Spill; 2]) {
     let deadline = job
         .timeout
         .map(|t| Instant::from_std(job.started) + t + limits::DEADLINE_GRACE);
@@ -38,8 +39,8 @@ pub(super) async fn pump(job: Arc<Job>, mut process: Process, mut spills: [Spill
             Step::Event(CommandEvent::Stdout(data) | CommandEvent::Pty(data)) => take(&job, &mut spills, 0, data).await,
             Step::Event(CommandEvent::Stderr(data)) => take(&job, &mut spills, 1, data).await,
             Step::Event(CommandEvent::Exited(exit)) => break ended(&job, exit),
-            Step::Deadline => break deadline_passed(&job, &mut process, &mut spills).await,
-            Step::Broken(error) => match attach(&job, error).await {
+            Step::Deadline => break deadline_passed(&job, &target, &mut process, &mut spills).await,
+            Step::Broken(error) => match attach(&job, &target, error).await {
                 Ok(again) => process = again,
                 Err(status) => break status,
             },
@@ -55,7 +56,7 @@ pub(super) async fn pump(job: Arc<Job>, mut process: Process, mut spills: [Spill
         None
     };
     let limit = match failed {
-        Some(end) => met::find(&job.target, &end).await,
+        Some(end) => met::find(&target, &end).await,
         None => None,
     };
     job.update(|p| {
@@ -64,7 +65,7 @@ pub(super) async fn pump(job: Arc<Job>, mut process: Process, mut spills: [Spill
         p.ended = Some(job.ended.unwrap_or_else(std::time::Instant::now));
         p.status = status;
     });
-    job.target.jobs().trim_files(job.target.id());
+    target.jobs().trim_files(target.id());
 }
 
 async fn next(process: &mut Process, deadline: Option<Instant>) -> Step {
@@ -122,11 +123,11 @@ fn ended(job: &Job, exit: ExitStatus) -> Status {
 }
 
 /// The server should have killed the process; where it did not, this does. What it still said is taken along.
-async fn deadline_passed(job: &Job, process: &mut Process, spills: &mut [Spill; 2]) -> Status {
+async fn deadline_passed(job: &Job, target: &Target, process: &mut Process, spills: &mut [Spill; 2]) -> Status {
     if !is_late(job) {
         return Status::Lost("the server gave the command up before its deadline".into());
     }
-    let commands = job.target.commands();
+    let commands = target.commands();
     let kill = commands.signal(job.selector(), SignalKind::Kill);
     let _ = tokio::time::timeout(limits::DEADLINE_GRACE, kill).await;
     let until = Instant::now() + limits::DEADLINE_GRACE;
@@ -141,15 +142,15 @@ async fn deadline_passed(job: &Job, process: &mut Process, spills: &mut [Spill; 
 }
 
 /// Attaches to the process again after its stream broke.
-async fn attach(job: &Job, error: Option<Error>) -> Result<Process, Status> {
+async fn attach(job: &Job, target: &Target, error: Option<Error>) -> Result<Process, Status> {
     if let Some(Error::SandboxNotFound { .. }) = error {
-        return Err(sandbox_ended(job));
+        return Err(sandbox_ended(job, target));
     }
     let mut last = error.map_or_else(|| "the connection to it ended".to_owned(), |e| e.to_string());
     for wait in RETRIES {
         tokio::time::sleep(wait).await;
         let has = job.look(|p| [p.stdout.total(), p.stderr.total()]);
-        match job.target.commands().attach(&job.id, has).await {
+        match target.commands().attach(&job.id, has).await {
             Ok(AttachedJob { process, replayed }) => {
                 job.update(|p| match replayed.filter(|_| job.since == 0) {
                     Some(from) => p.skip_to(from),
@@ -157,7 +158,7 @@ async fn attach(job: &Job, error: Option<Error>) -> Result<Process, Status> {
                 });
                 return Ok(process);
             }
-            Err(Error::SandboxNotFound { .. }) => return Err(sandbox_ended(job)),
+            Err(Error::SandboxNotFound { .. }) => return Err(sandbox_ended(job, target)),
             Err(Error::NotFound(_)) => {
                 if job.look(|p| p.cancelled) {
                     return Err(Status::Cancelled);
@@ -172,9 +173,9 @@ async fn attach(job: &Job, error: Option<Error>) -> Result<Process, Status> {
     Err(Status::Lost(format!("the connection to the command is lost: {last}")))
 }
 
-fn sandbox_ended(job: &Job) -> Status {
+fn sandbox_ended(job: &Job, target: &Target) -> Status {
     if job.look(|p| p.cancelled) {
         return Status::Cancelled;
     }
-    Status::Lost(format!("sandbox {} ended while the command ran", job.target.id()))
+    Status::Lost(format!("sandbox {} ended while the command ran", target.id()))
 }

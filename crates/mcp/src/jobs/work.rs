@@ -14,17 +14,35 @@ use crate::{answer::ToolError, call::Target, limits, lock};
 
 /// Where work says how far it is.
 #[derive(Clone, Default)]
-pub(crate) struct Say(Arc<Mutex<String>>);
+pub(crate) struct Say(Arc<Mutex<Said>>);
+
+#[derive(Default)]
+struct Said {
+    last: String,
+    /// Lines that the job does not have yet.
+    log: String,
+}
 
 impl Say {
     /// Replaces what was said before.
     pub(crate) fn say(&self, line: String) {
-        *lock(&self.0) = line;
+        lock(&self.0).last = line;
+    }
+
+    /// Adds a line to what the job printed.
+    pub(crate) fn log(&self, line: &str) {
+        let mut said = lock(&self.0);
+        said.log.push_str(line);
+        said.log.push('\n');
+    }
+
+    fn take_log(&self) -> String {
+        std::mem::take(&mut lock(&self.0).log)
     }
 
     /// What was said last.
     pub(crate) fn last(&self) -> String {
-        lock(&self.0).clone()
+        lock(&self.0).last.clone()
     }
 }
 
@@ -39,7 +57,7 @@ impl Jobs {
     /// Starts work. `text` says what it came to, for whoever reads the job. Ending the job drops `work`.
     pub(crate) fn work<T, W>(
         &self,
-        target: Target,
+        target: Option<Target>,
         cmd: String,
         work: impl FnOnce(Say) -> W,
         text: fn(&T) -> String,
@@ -80,6 +98,10 @@ async fn drive<T, W>(
             () = stop.cancelled() => break None,
             result = &mut work => break Some(result),
             () = tokio::time::sleep(limits::WORK_TELLS) => {
+                let log = said.take_log();
+                if !log.is_empty() {
+                    job.update(|p| p.stdout.push(log.as_bytes()));
+                }
                 let line = said.last();
                 if line != before {
                     job.update(|p| p.stdout.push(format!("{line}\n").as_bytes()));
@@ -99,6 +121,7 @@ async fn drive<T, W>(
         })
     };
     job.update(|p| {
+        p.stdout.push(said.take_log().as_bytes());
         p.status = match &result {
             None => Status::Cancelled,
             Some(Ok(done)) => {

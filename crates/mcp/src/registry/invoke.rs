@@ -151,6 +151,7 @@ mod tests {
                 Keeping::default(),
             )),
             provider: Arc::new(Provider::default()),
+            dockerfiles: None,
             door: None,
             host: Host::OverHttp,
             closing: CancellationToken::new(),

@@ -63,7 +63,14 @@ impl Tool for CreateSandbox {
     async fn run(call: Call, p: Params) -> Result<Reply<Opened>, ToolError> {
         let keep_alive = p.timeout_s.is_none();
         let default = p.set_as_default.unwrap_or(false);
-        let handle = call.tenant.create(options(p)?, keep_alive, default).await?;
+        let options = options(p)?;
+        let template = options.template.clone();
+        let handle = match call.tenant.create(options, keep_alive, default).await {
+            Err(error) if error.code == "not_found" => {
+                return Err(unknown(&call, template.as_deref().unwrap_or_default(), error).await);
+            }
+            made => made?,
+        };
         let id = handle.sandbox.id();
         let opened = sandbox_row::opened(&call, id).await?;
         let note = if default {
@@ -74,6 +81,26 @@ impl Tool for CreateSandbox {
         let text = format!("sandbox {id} runs ({}) until {}{note}", opened.template, opened.end_at);
         Ok(Reply::new(opened, text).within(id))
     }
+}
+
+/// There is no such template: which there are.
+async fn unknown(call: &Call, template: &str, error: ToolError) -> ToolError {
+    let asked = call.client().templates(limits::TEMPLATES);
+    let found = tokio::time::timeout(limits::NAMES_WAIT, asked).await;
+    let found = found.ok().and_then(Result::ok).unwrap_or_default();
+    let name = template.split(':').next().unwrap_or_default();
+    let mut names: Vec<(f64, String)> = found
+        .into_iter()
+        .filter_map(|one| one.names.into_iter().chain(one.aliases).next())
+        .chain(["base".to_owned()])
+        .map(|known| (strsim::jaro_winkler(name, &known), known))
+        .collect();
+    names.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let names = names.into_iter().take(limits::NAMES_TOLD).map(|(_, name)| name);
+    let names = names.collect::<Vec<_>>().join(", ");
+    ToolError::new("template_not_found", error.message).hint(format!(
+        "The nearest there are: {names}. list_templates shows all, build_template makes one."
+    ))
 }
 
 fn options(p: Params) -> Result<CreateOptions, ToolError> {

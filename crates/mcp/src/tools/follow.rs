@@ -28,7 +28,7 @@ where
     T: Send + 'static,
     W: Future<Output = Result<T, ToolError>> + Send + 'static,
 {
-    let mut started = target.jobs().work(target.clone(), cmd, work, text)?;
+    let mut started = target.jobs().work(Some(target.clone()), cmd, work, text)?;
     let guard = KillOnDrop::new(call, &started.job);
     let answer_at = call.answer_at();
     let lost = || ToolError::new("cancelled", "the work was ended by kill_job").within(target.id());

@@ -85,7 +85,9 @@ impl Tool for GetJobStatus {
             }
             Err(error) => return Err(error),
         };
-        call.tenant.touch(&job.target.handle);
+        if let Some(target) = &job.target {
+            call.tenant.touch(&target.handle);
+        }
         let latest = call.answer_at() - limits::ANSWER_MARGIN;
         let awaiting = watch(&job, latest.min(Instant::now() + Duration::from_secs(wait))).await;
         let blocked = job_report::blocked(&job).await;
@@ -100,9 +102,9 @@ async fn watch(job: &Job, deadline: Instant) -> Option<bool> {
             return None;
         }
         // Without an open standard input there is nothing to wait for.
-        let awaiting = match job.takes_stdin {
-            true => job.target.commands().awaiting_input(job.pid()).await.ok().flatten(),
-            false => None,
+        let awaiting = match job.target.as_ref().filter(|_| job.takes_stdin) {
+            Some(target) => target.commands().awaiting_input(job.pid()).await.ok().flatten(),
+            None => None,
         };
         let now = Instant::now();
         if awaiting == Some(true) {
@@ -206,5 +208,7 @@ fn answer(job: &Job, cursor: Cursor, awaiting: Option<bool>, blocked: Vec<Blocke
     };
     // A job that was cancelled or lost was told so; asking about it is not a failure.
     let artifacts = if more { job_report::artifacts(job) } else { Vec::new() };
-    Reply::new(output, text).within(job.target.id()).artifacts(artifacts)
+    Reply::new(output, text)
+        .within_any(job.sandbox_id())
+        .artifacts(artifacts)
 }

@@ -23,10 +23,10 @@ pub(super) struct Shown {
 /// What the network refused while the job ran. Over a network it is asked for only where something seems to have gone wrong.
 pub(super) async fn blocked(job: &Job) -> Vec<Blocked> {
     let quiet = job.look(|p| matches!(&p.status, Status::Done(exit) if exit.exit_code == 0) && p.stderr.total() == 0);
-    if quiet && !job.target.is_near() {
+    let Some(target) = job.target.as_ref().filter(|target| !quiet || target.is_near()) else {
         return Vec::new();
-    }
-    let blocked = job.target.blocked(job.started.elapsed()).await;
+    };
+    let blocked = target.blocked(job.started.elapsed()).await;
     let ended = job.look(|p| p.ended);
     let since_end = ended.map_or(Duration::ZERO, |at| at.elapsed().saturating_sub(limits::BLOCKED_GRACE));
     let during = |one: &BlockedConnection| Duration::from_millis(one.ago_ms) >= since_end;
@@ -37,7 +37,8 @@ pub(super) async fn blocked(job: &Job) -> Vec<Blocked> {
 
 /// The files with a job's output.
 pub(super) fn artifacts(job: &Job) -> Vec<Artifact> {
-    let of = |kept: &Kept| Artifact::new(job.target.id(), &kept.path, kept.bytes);
+    let Some(id) = job.sandbox_id() else { return Vec::new() };
+    let of = |kept: &Kept| Artifact::new(id, &kept.path, kept.bytes);
     job.look(|p| p.kept.iter().flatten().map(of).collect())
 }
 

@@ -77,7 +77,7 @@ impl Tool for KillJob {
             cancelled: was_running && !still,
             status: status.name(),
         };
-        let reply = Reply::new(output, text).within(job.target.id());
+        let reply = Reply::new(output, text).within_any(job.sandbox_id());
         if !still {
             return Ok(reply);
         }
@@ -88,7 +88,7 @@ impl Tool for KillJob {
 
 /// Sends a signal and waits a while for the end.
 async fn signal(job: &Job, signal: SignalKind) -> Result<(), ToolError> {
-    job.signal(signal).await.map_err(|e| job.target.error(&e))?;
+    job.signal(signal).await.map_err(|e| job.error(&e))?;
     job.ended_by(Instant::now() + limits::TERM_GRACE).await;
     Ok(())
 }

@@ -23,7 +23,9 @@ pub(super) struct Params {}
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Row {
     job_id: String,
-    sandbox_id: String,
+    /// None of work outside of any sandbox.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox_id: Option<String>,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_code: Option<i32>,
@@ -58,7 +60,7 @@ impl Tool for ListJobs {
         let is_known = |found: &Found| {
             known
                 .iter()
-                .any(|job| job.id == found.job.id && job.target.id() == found.sandbox)
+                .any(|job| job.id == found.job.id && job.is_in(&found.sandbox))
         };
         let mut listed: Vec<Listed> = known.iter().rev().map(|job| own(job)).collect();
         listed.extend(search.jobs.iter().filter(|found| !is_known(found)).map(elsewhere));
@@ -95,7 +97,7 @@ fn own(job: &Job) -> Listed {
         age: Some(job.started.elapsed()),
         row: Row {
             job_id: job.id.clone(),
-            sandbox_id: job.target.id().to_owned(),
+            sandbox_id: job.sandbox_id().map(str::to_owned),
             status: status.name(),
             exit_code: job_report::exit_code(&status),
             pid: Some(job.pid()).filter(|pid| *pid > 0),
@@ -114,7 +116,7 @@ fn elsewhere(Found { sandbox, job }: &Found) -> Listed {
         age: job.age,
         row: Row {
             job_id: job.id.clone(),
-            sandbox_id: sandbox.clone(),
+            sandbox_id: Some(sandbox.clone()),
             status: status.name(),
             exit_code: job_report::exit_code(&status),
             pid: Some(job.pid).filter(|pid| *pid > 0),

@@ -132,7 +132,8 @@ pub(super) fn start(
 pub(super) fn feed(job: &Arc<Job>, data: String) {
     let job = Arc::clone(job);
     tokio::spawn(async move {
-        let commands = job.target.commands();
+        let Some(target) = &job.target else { return };
+        let commands = target.commands();
         let patience = job.timeout.unwrap_or(limits::DEFAULT_COMMAND_TIMEOUT) + limits::DEADLINE_GRACE;
         let fed = tokio::select! {
             fed = commands.feed(job.selector(), data.as_bytes(), patience) => fed,

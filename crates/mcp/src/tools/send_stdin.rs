@@ -42,35 +42,36 @@ impl Tool for SendStdin {
     async fn run(call: Call, p: Params) -> Result<Reply<Output>, ToolError> {
         limits::at_most("data", p.data.len(), limits::STDIN)?;
         let job = call.tenant.job(&p.job_id).await?;
-        let id = job.target.id();
         if !job.is_running() {
             let status = job.look(|p| p.status.clone());
             let how = job_report::line(&job, &status);
-            return Err(ToolError::new("job_ended", format!("job {} does not run: {how}", job.id)).within(id));
+            return Err(
+                ToolError::new("job_ended", format!("job {} does not run: {how}", job.id)).within_any(job.sandbox_id()),
+            );
         }
-        if !job.takes_stdin {
+        let Some(target) = job.target.as_ref().filter(|_| job.takes_stdin) else {
             return Err(
                 ToolError::new("no_stdin", format!("the input of job {} is closed", job.id))
                     .hint("Start it with run_command_bg to be able to write to it.")
-                    .within(id),
+                    .within_any(job.sandbox_id()),
             );
-        }
-        call.tenant.touch(&job.target.handle);
-        let commands = job.target.commands();
+        };
+        call.tenant.touch(&target.handle);
+        let commands = target.commands();
         if !p.data.is_empty() {
             commands
                 .send_stdin(job.selector(), p.data.as_bytes())
                 .await
-                .map_err(|e| job.target.error(&e))?;
+                .map_err(|e| target.error(&e))?;
         }
         let mut text = format!("sent {} bytes to job {}", p.data.len(), job.id);
         if p.close.unwrap_or(false) {
             commands
                 .close_stdin(job.selector())
                 .await
-                .map_err(|e| job.target.error(&e))?;
+                .map_err(|e| target.error(&e))?;
             text.push_str(" and closed its input");
         }
-        Ok(Reply::new(Output { sent: p.data.len() }, text).within(id))
+        Ok(Reply::new(Output { sent: p.data.len() }, text).within(target.id()))
     }
 }

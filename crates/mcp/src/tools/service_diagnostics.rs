@@ -117,7 +117,7 @@ fn worker(busy: Busy) -> Worker {
 fn job_logs(target: &Target, listening: Option<&[Listener]>) -> Vec<Log> {
     let mut jobs = target.jobs().all();
     // Work that is no process has nothing to do with servers.
-    jobs.retain(|job| job.target.id() == target.id() && job.pid() != 0);
+    jobs.retain(|job| job.is_in(target.id()) && job.pid() != 0);
     let serves = |job: &crate::jobs::Job| listening.is_some_and(|l| l.iter().any(|l| service_report::belongs(job, l)));
     if jobs.iter().any(|job| serves(job)) {
         jobs.retain(|job| serves(job));

@@ -24,7 +24,7 @@ pub(super) fn holder(target: &Target, listener: &Listener) -> String {
 /// The job whose process leads the session of the one that listens.
 pub(super) fn job_of(target: &Target, listener: &Listener) -> Option<String> {
     let jobs = target.jobs().all();
-    let is_its = |job: &&std::sync::Arc<Job>| job.target.id() == target.id() && belongs(job, listener);
+    let is_its = |job: &&std::sync::Arc<Job>| job.is_in(target.id()) && belongs(job, listener);
     jobs.iter().rev().find(is_its).map(|job| job.id.clone())
 }
 

@@ -162,8 +162,7 @@ async fn refuse_taken(target: &Target, port: u16) -> Result<(), ToolError> {
 fn earlier(target: &Target, job: &Job) -> Option<String> {
     let jobs = target.jobs().all();
     let before = jobs.iter().take_while(|other| other.id != job.id);
-    let mut same =
-        before.filter(|other| other.target.id() == target.id() && other.port == job.port && other.is_running());
+    let mut same = before.filter(|other| other.is_in(target.id()) && other.port == job.port && other.is_running());
     same.next().map(|other| other.id.clone())
 }
 

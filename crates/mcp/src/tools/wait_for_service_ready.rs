@@ -115,7 +115,7 @@ impl Tool for WaitForServiceReady {
 /// ended well.
 async fn failed(target: &Target, port: u16) -> Arc<Job> {
     let jobs = target.jobs().all();
-    let its = |job: &&Arc<Job>| job.port == Some(port) && job.target.id() == target.id();
+    let its = |job: &&Arc<Job>| job.port == Some(port) && job.is_in(target.id());
     let ended_well = |job: &Job| job.look(|p| matches!(&p.status, Status::Done(exit) if exit.exit_code == 0));
     if let Some(job) = jobs.iter().rev().find(its).filter(|job| job.is_running())
         && job.ended_by(Instant::now() + limits::ANSWER_WITHIN).await

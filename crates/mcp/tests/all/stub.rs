@@ -20,7 +20,7 @@ use rmcp::{
     service::RunningService,
 };
 use sandhold_client::{Client, HttpConfig};
-use sandhold_mcp::{Confirm, Door, Keeping, Provider, Selection, Server, ServerConfig, serve_io};
+use sandhold_mcp::{Confirm, Dockerfiles, Door, Keeping, Provider, Selection, Server, ServerConfig, serve_io};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,12 @@ pub(crate) struct World {
     pub(crate) additions: bool,
     /// Snapshots that are there.
     pub(crate) snapshots: Vec<String>,
+    /// Templates that are there: name, and how its build stands.
+    pub(crate) templates: Vec<(String, &'static str)>,
+    /// The bodies that builds were started with.
+    pub(crate) builds: Vec<Value>,
+    /// Builds that were given up.
+    pub(crate) given_up: Vec<String>,
     /// What checkpoints were taken for.
     pub(crate) checkpoints: Vec<String>,
     /// The status of one that cannot be taken.
@@ -127,6 +133,11 @@ async fn answer(world: Shared, request: Request) -> Response {
             let id = format!("i{:020}", w.made);
             w.alive.insert(id.clone());
             let asked: Value = serde_json::from_slice(&body).unwrap();
+            let template = asked["templateID"].as_str().unwrap().to_owned();
+            if template != "base" && !w.snapshots.contains(&template) && !w.templates.iter().any(|t| t.0 == template) {
+                let message = format!("template '{template}' not found");
+                return reply(404, json!({"code": 404, "message": message}).to_string());
+            }
             w.metadata.insert(id.clone(), asked["metadata"].clone());
             w.timeouts.push(format!(
                 "create {}",
@@ -223,6 +234,56 @@ async fn answer(world: Shared, request: Request) -> Response {
                 ("POST", ["timeout"]) => reply(204, ""),
                 _ => reply(404, "{}"),
             }
+        }
+        ("POST", ["v3", "templates"]) => {
+            let name = serde_json::from_slice::<Value>(&body).unwrap()["name"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+            w.templates.retain(|known| known.0 != name);
+            w.templates.push((name.clone(), "building"));
+            let made = json!({"templateID": format!("t-{name}"), "buildID": format!("b-{name}"), "names": [name]});
+            reply(202, made.to_string())
+        }
+        ("POST", ["templates", _, "builds", _]) => {
+            w.builds.push(serde_json::from_slice(&body).unwrap());
+            reply(202, "{}")
+        }
+        ("POST", ["templates", _, "builds", build, "cancel"]) if w.additions => {
+            w.given_up.push((*build).to_owned());
+            reply(204, "")
+        }
+        ("GET", ["templates", template, "builds", build, "status"]) => {
+            let name = template.strip_prefix("t-").unwrap();
+            let state = w.templates.iter().find(|known| known.0 == name).unwrap().1;
+            let lines = ["FROM x", "secret detail", "[1/1] RUN y"]
+                .iter()
+                .zip(["info", "debug", "info"]);
+            let lines = lines.map(
+                |(message, level)| json!({"timestamp": "2026-01-01T00:00:00Z", "message": message, "level": level}),
+            );
+            let from: usize = query.strip_prefix("logsOffset=").unwrap().parse().unwrap();
+            let mut answer = json!({"templateID": template, "buildID": build, "status": state,
+                "logEntries": lines.skip(from).collect::<Vec<_>>()});
+            if state == "error" {
+                answer["reason"] = json!({"message": "exit status 3", "step": "1"});
+            }
+            reply(200, answer.to_string())
+        }
+        ("GET", ["templates"]) => {
+            let all = w.templates.iter().map(|(name, state)| {
+                json!({"templateID": format!("t-{name}"), "buildID": "b", "cpuCount": 2, "memoryMB": 512, "names": [name],
+                    "createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z", "buildStatus": state})
+            });
+            reply(200, Value::from(all.collect::<Vec<_>>()).to_string())
+        }
+        ("GET", ["templates", "aliases", name]) => match w.templates.iter().any(|known| known.0 == *name) {
+            true => reply(200, json!({"templateID": format!("t-{name}")}).to_string()),
+            false => reply(404, "{}"),
+        },
+        ("DELETE", ["templates", id]) if id.starts_with("t-") => {
+            w.templates.retain(|known| format!("t-{}", known.0) != *id);
+            reply(204, "")
         }
         ("GET", ["snapshots"]) => {
             let all = w.snapshots.iter().map(|name| {
@@ -502,6 +563,7 @@ pub(crate) async fn server_that(confirm: Confirm) -> (Shared, Server) {
 #[derive(Default)]
 pub(crate) struct Setup {
     pub(crate) door: Option<Arc<dyn Door>>,
+    pub(crate) dockerfiles: Option<Arc<dyn Dockerfiles>>,
     pub(crate) confirm: Confirm,
     pub(crate) keeping: Keeping,
     pub(crate) checkpoint: bool,
@@ -525,6 +587,7 @@ async fn server_with(setup: Setup) -> (Shared, Server) {
             ..Selection::default()
         },
         door: setup.door,
+        dockerfiles: setup.dockerfiles,
         folders: Vec::new(),
         confirm: setup.confirm,
         keeping: setup.keeping,

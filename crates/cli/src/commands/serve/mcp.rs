@@ -100,6 +100,7 @@ impl Endpoint {
             },
             provider: describe(),
             selection: Selection::default(),
+            dockerfiles: Some(Arc::new(crate::dockerfile::Dockerfiles)),
             door: None,
             folders: Vec::new(),
             confirm: self.policy.confirm,

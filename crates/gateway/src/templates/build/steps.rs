@@ -179,7 +179,14 @@ impl Building<'_> {
             Step::User(name) => {
                 let name = self.evaluated(name, &start, label).await?;
                 // A group, as Docker has it, is the user's own here.
-                let name = name.split(':').next().unwrap_or_default().to_owned();
+                let name = name.split(':').next().unwrap_or_default();
+                // Where there is one user only, all files are that one's, as they are root's elsewhere.
+                let name = if name == "root" && self.has_one_user() {
+                    DEFAULT_USER
+                } else {
+                    name
+                }
+                .to_owned();
                 let task = self.own_task(label, ADD_USER, [("SH_USER", name.clone())]);
                 let root = self.in_sandbox(label, task).await?.1;
                 start.user = Some(name);
@@ -187,6 +194,11 @@ impl Building<'_> {
             }
         };
         Ok(Done { root, start })
+    }
+
+    /// Whether the sandboxes of this machine have one user, and no root.
+    fn has_one_user(&self) -> bool {
+        !self.job.sandboxes.info().can_switch_user
     }
 
     /// A script of the server's own, which root runs.
@@ -206,7 +218,10 @@ impl Building<'_> {
     /// Runs a task in a sandbox of its own. One without a user is root's.
     async fn in_sandbox(&self, label: &str, mut task: Task<'_>) -> Result<(String, StoredRoot), Failure> {
         let workshop = Workshop::open(self, label).await?;
-        task.user = task.user.or_else(|| workshop.root_user());
+        task.user = task
+            .user
+            .filter(|user| !self.has_one_user() || user != "root")
+            .or_else(|| workshop.root_user());
         let done = workshop.run(self, task).await;
         workshop.close(self, label, done).await
     }
@@ -252,7 +267,8 @@ impl Building<'_> {
             .map_err(|error| failed(error.to_string()))?;
         let start = &self.start;
         let user = user_of(start);
-        let owner = copy.owner.unwrap_or_else(|| user.clone());
+        let owner = copy.owner.filter(|_| !self.has_one_user());
+        let owner = owner.unwrap_or_else(|| user.clone());
         let dest = self.evaluated(copy.dest, start, label).await?;
         let archive = format!("/tmp/.copy-{}", &copy.hash[..16]);
         let envs: BTreeMap<String, String> = [

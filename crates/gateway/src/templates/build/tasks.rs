@@ -128,11 +128,14 @@ impl Builds {
         running.insert(build, Running { cancel, task });
     }
 
-    /// Gives a build up, if it is this server's.
-    pub(crate) fn cancel(&self, build: &str) {
-        if let Some(running) = self.running().get(build) {
-            running.cancel.notify_one();
-        }
+    /// Gives a build up. False if it is not this server's.
+    pub(crate) fn cancel(&self, build: &str) -> bool {
+        let running = self.running();
+        let Some(running) = running.get(build) else {
+            return false;
+        };
+        running.cancel.notify_one();
+        true
     }
 
     /// Gives all builds up and waits until that is written down.
@@ -154,7 +157,7 @@ async fn see_to(job: Job, turns: &Semaphore, cancel: &Notify) {
     let db = sandboxes.templates.db.clone();
     let cancelled = || Failure {
         step: BASE.into(),
-        message: "the build was given up: its template was deleted, or its server ended".into(),
+        message: "the build was given up: somebody ended it, its template was deleted, or its server ended".into(),
     };
     let log = Log::open(db.clone(), build.clone());
     let outcome = async {
