@@ -272,7 +272,7 @@ async def follow(connected, job: str) -> dict:
 async def mcp() -> None:
     with Registry() as registry:
         base = registry.add("tools", layers(), Env=[PATH, "FROM_IMAGE=yes"])
-        async with client("stdio", "modern", "--toolsets", "all") as connected:
+        async with client("stdio", "modern", "--toolsets", "all", "--allow-private-network", "127.0.0.0/8") as connected:
             none = await call(connected, "list_templates")
             check("no templates", none.get("templates") == [] or any(text in none["_text"] for text in NO_LAYERS), shown(none))
             started = await call(connected, "build_template", {"name": "tools", "from_image": base})
@@ -339,7 +339,7 @@ async def mcp() -> None:
 
 
 async def remote() -> None:
-    with Registry() as registry, Serve() as server:
+    with Registry() as registry, Serve("--allow-private-network", "127.0.0.0/8") as server:
         base = registry.add("tools", layers(), Env=[PATH])
         there = {"SANDHOLD_URL": server.url, "SANDHOLD_API_KEY": server.key, "SANDHOLD_HOME": str(HOME) + "-client"}
         folder = context(Path.cwd() / "context")

@@ -31,6 +31,8 @@ pub(crate) struct ImageSettings {
 /// file of this machine.
 #[derive(Clone, Default)]
 pub(crate) struct OwnImages {
+    /// Whether registries of this machine and of private networks may be reached, whatever the rules for sandboxes are.
+    pub(crate) anywhere: bool,
     /// The one image in files that may be opened, as it is written.
     pub(crate) file: Option<String>,
     /// An image that was made before, which is opened by what its source shows.
@@ -84,8 +86,8 @@ impl Registries {
             proxy: self.settings.proxy.clone(),
             no_proxy: self.settings.no_proxy.clone(),
             authorities: self.settings.authorities.clone(),
-            // A user of this machine reaches its networks anyway; a holder of a key does not.
-            reach: (!local).then(|| Reach::new(move |ip| egress.is_open(ip))),
+            // Holders of keys and models do not reach what their sandboxes do not.
+            reach: (!(local && self.settings.own.anywhere)).then(|| Reach::new(move |ip| egress.is_open(ip))),
             ..Settings::default()
         })
     }
@@ -114,7 +116,7 @@ impl ImageSource for Registries {
         let own = Some(&self.settings.own).filter(|_| local);
         let made = own.and_then(|own| own.made.clone());
         if let Some(image) = made.filter(|image| image.source.to_string() == reference) {
-            let images = self.anonymous.clone();
+            let images = self.images(None, local).map_err(|error| failure(&error))?;
             return Ok(Arc::new(Opened { images, image, report }));
         }
         let source: Source = reference.parse().map_err(|error| failure(&error))?;

@@ -37,6 +37,7 @@ pub(super) async fn run(args: BuildArgs, mut settings: Settings) -> Result<ExitC
         }
     };
     settings.local.images.own = begin.own;
+    settings.local.images.own.anywhere = true;
     settings.local.images.own.report = Some(screen.report());
     let spec = TemplateSpec {
         name: args.name,
