@@ -280,14 +280,19 @@ fn open_held(launcher: &Launcher, number: u64) -> Result<OwnedFd, Failure> {
 }
 
 /// Copies what a sandbox wrote while it stands still, and holds the copy.
-pub(super) fn copy(launcher: &Launcher, pid: Pid, order: &Transfer, border: &OwnedFd) -> Result<Worked, Failure> {
-    let processes = busy::Processes::of(pid);
+pub(super) fn copy(
+    launcher: &Launcher,
+    (pid, proc): (Pid, busy::Proc),
+    order: &Transfer,
+    border: &OwnedFd,
+) -> Result<Worked, Failure> {
+    let processes = busy::Processes::of(pid, &proc).on(Step::Look, "/proc")?;
     let _stopped = order
         .stop
         .then(|| processes.stop())
         .transpose()
         .on(Step::Look, "stopping processes")?;
-    let from = upper_of(launcher, pid, border)?;
+    let from = upper_of(launcher, &proc, border)?;
     let copy = stack::memory(order.max_bytes, order.max_files)?;
     let into = rustix::fs::openat(&copy, WRITTEN, FOLDER, Mode::empty()).at(Step::Root)?;
     let limits = Limits {
@@ -304,8 +309,7 @@ pub(super) fn copy(launcher: &Launcher, pid: Pid, order: &Transfer, border: &Own
 }
 
 /// What a sandbox writes to now.
-fn upper_of(launcher: &Launcher, pid: Pid, border: &OwnedFd) -> Result<OwnedFd, Failure> {
-    let proc = busy::Proc::open(pid).on(Step::Look, "/proc")?;
+fn upper_of(launcher: &Launcher, proc: &busy::Proc, border: &OwnedFd) -> Result<OwnedFd, Failure> {
     let mounts = rustix::fs::openat(proc.fd(), "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let mounts = mounts.on(Step::Look, "ns/mnt")?;
     let open = || rustix::fs::openat(border, format!("{UPPER}/{WRITTEN}"), FOLDER, Mode::empty());
@@ -313,11 +317,15 @@ fn upper_of(launcher: &Launcher, pid: Pid, border: &OwnedFd) -> Result<OwnedFd, 
 }
 
 /// What differs between a part of a sandbox's root and its files now.
-pub(super) fn changes(launcher: &Launcher, pid: Pid, order: &Look, border: &OwnedFd) -> Result<Worked, Failure> {
-    let proc = busy::Proc::open(pid).on(Step::Look, "/proc")?;
+pub(super) fn changes(
+    launcher: &Launcher,
+    (_, proc): (Pid, busy::Proc),
+    order: &Look,
+    border: &OwnedFd,
+) -> Result<Worked, Failure> {
     let users = rustix::fs::openat(proc.fd(), "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let users = users.on(Step::Look, "ns/user")?;
-    let written = upper_of(launcher, pid, border)?;
+    let written = upper_of(launcher, &proc, border)?;
     let vault = launcher.vault()?.for_worker().at(Step::Vault)?;
     // With the sandbox's id map, so that owners can be compared.
     let mapped = launcher.hello.ids == IdSource::Ranges;
