@@ -136,16 +136,17 @@ async fn start(sandbox: &dyn Sandbox, user: u32, script: &str) {
     let script = format!("{BEFORE}{script}");
     let hex: String = script.bytes().map(|byte| format!("{byte:02x}")).collect();
     let python = format!("exec(bytes.fromhex(\"{hex}\").decode())");
-    out(
+    let (code, error) = sh(
         sandbox,
         user,
         &format!(
             "rm -f /dev/shm/*; cd /; (setsid python3 -c '{python}' </dev/null >/dev/shm/err 2>&1 &); \
-             for i in $(seq 300); do test -e /dev/shm/ready -o -e /dev/shm/said && break; sleep 0.05; done; \
+             for i in $(seq 600); do test -e /dev/shm/ready -o -e /dev/shm/said && break; sleep 0.05; done; \
              test -e /dev/shm/ready || (cat /dev/shm/err /dev/shm/said; exit 1)"
         ),
     )
     .await;
+    assert_eq!(code, 0, "{error}");
 }
 
 async fn said(sandbox: &dyn Sandbox, user: u32) -> String {
