@@ -132,7 +132,7 @@ done('7')
     ),
 ];
 
-async fn start(sandbox: &dyn Sandbox, user: u32, script: &str) {
+async fn start(sandbox: &dyn Sandbox, user: u32, name: &str, script: &str) {
     let script = format!("{BEFORE}{script}");
     let hex: String = script.bytes().map(|byte| format!("{byte:02x}")).collect();
     let python = format!("exec(bytes.fromhex(\"{hex}\").decode())");
@@ -142,11 +142,11 @@ async fn start(sandbox: &dyn Sandbox, user: u32, script: &str) {
         &format!(
             "rm -f /dev/shm/*; cd /; (setsid python3 -c '{python}' </dev/null >/dev/shm/err 2>&1 &); \
              for i in $(seq 600); do test -e /dev/shm/ready -o -e /dev/shm/said && break; sleep 0.05; done; \
-             test -e /dev/shm/ready || (cat /dev/shm/err /dev/shm/said; exit 1)"
+             test -e /dev/shm/ready || (ps -eLo pid,tid,stat,wchan,args | cut -c1-60; cat /proc/[0-9]*/task/*/syscall; cat /dev/shm/err /dev/shm/said; exit 1)"
         ),
     )
     .await;
-    assert_eq!(code, 0, "{error}");
+    assert_eq!(code, 0, "{name}: {error}");
 }
 
 async fn said(sandbox: &dyn Sandbox, user: u32) -> String {
@@ -165,7 +165,7 @@ async fn a_held_layer_does_not_change_whatever_was_in_hand() {
     for (name, script) in WRITERS {
         let sandbox = sandbox(&engine).await;
         out(&*sandbox, USER, "echo as it was > ~/file").await;
-        start(&*sandbox, USER, script).await;
+        start(&*sandbox, USER, name, script).await;
         let checkpoint = sandbox.checkpoint().await.unwrap();
         let copied = sandbox.root() == Root::default();
         let wrote = said(&*sandbox, USER).await;
@@ -199,7 +199,7 @@ pid = os.spawnv(os.P_WAIT, '/proc/self/exe', ['python3', '-c', ''])
 done(repr((before == now, up, pid)))
 "#
         );
-        start(&*sandbox, USER, &script).await;
+        start(&*sandbox, USER, folder, &script).await;
         let checkpoint = sandbox.checkpoint().await.unwrap();
         assert_eq!(sandbox.root(), checkpoint, "{folder} is no file of its own");
         assert_eq!(said(&*sandbox, USER).await, "(True, True, 0)", "{folder}");
