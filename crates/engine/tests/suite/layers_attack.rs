@@ -180,7 +180,12 @@ async fn marks_of_overlays_mean_nothing_when_the_sandbox_made_them() {
     let engine = engine().await;
     let sandbox = sandbox(&engine).await;
     let root = if has_root(&engine) { 0 } else { USER };
-    out(&*sandbox, USER, "mkdir ~/d; echo below > ~/d/below; echo target > ~/target").await;
+    out(
+        &*sandbox,
+        USER,
+        "mkdir ~/d; echo below > ~/d/below; echo target > ~/target",
+    )
+    .await;
     sandbox.checkpoint().await.unwrap();
     let script = r#"
 import os, stat
@@ -264,6 +269,10 @@ async fn a_full_disk_is_no_hindrance() {
         let fork = of(&engine, checkpoint.clone()).await;
         out(&*fork, USER, "echo room > ~/room; cat ~/room").await;
         sandbox.roll_back(&Root::default()).await.unwrap();
-        assert_eq!(out(&*sandbox, USER, "echo room > ~/room; ls ~").await, "room", "{script}");
+        assert_eq!(
+            out(&*sandbox, USER, "echo room > ~/room; ls ~").await,
+            "room",
+            "{script}"
+        );
     }
 }

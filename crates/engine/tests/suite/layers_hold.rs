@@ -204,7 +204,9 @@ done(repr((before == now, up, pid)))
         assert_eq!(sandbox.root(), checkpoint, "{folder} is no file of its own");
         assert_eq!(said(&*sandbox, USER).await, "(True, True, 0)", "{folder}");
     }
-    let (code, listing) = run(&*sandbox, USER, &["/bin/sh", "-c", "cat /proc/self/mountinfo"]).await.unwrap();
+    let (code, listing) = run(&*sandbox, USER, &["/bin/sh", "-c", "cat /proc/self/mountinfo"])
+        .await
+        .unwrap();
     assert_eq!(code, 0, "{listing}");
     let (_, fresh) = sh(&*of(&engine, Root::default()).await, USER, "cat /proc/self/mountinfo").await;
     assert_eq!(listing.lines().count(), fresh.lines().count(), "{listing}\n{fresh}");
