@@ -250,7 +250,6 @@ impl Inner {
         root.layers.push(Layer::Held(Held::new(number, Arc::new(layer))));
         let worked = self.restack(&link, &root, Some(number)).await?;
         if !matches!(worked, Worked::Busy(_)) {
-            self.standing.set_root(root.clone());
             return Ok(root);
         }
         // What it stands on stays as it is; the copy is for others, and to go back to.
@@ -374,14 +373,17 @@ impl Inner {
     /// See [`sandhold_runtime::Sandbox::roll_back`].
     pub(crate) async fn roll_back(self: &Arc<Self>, root: &Root) -> Result<(), RuntimeError> {
         let _changing = self.standing.changing.lock().await;
-        let (_, link) = self.layered()?;
+        let (now, link) = self.layered()?;
+        if now.base != root.base {
+            let what = "the sandbox was made from other files: it cannot go to a state that does not begin with them";
+            return Err(RuntimeError::InvalidSpec(what.to_owned()));
+        }
         let in_use = self.shared()?.in_use(root)?;
         match self.restack(&link, root, None).await? {
             Worked::Busy(process) => Err(RuntimeError::Unsupported(format!(
                 "its {process} uses files that it cannot let go of"
             ))),
             _ => {
-                self.standing.set_root(root.clone());
                 *self.standing.in_use.lock().unwrap_or_else(PoisonError::into_inner) = in_use;
                 Ok(())
             }
@@ -412,9 +414,8 @@ impl Inner {
             self.set_frozen(true).await?;
         }
         let worked = work(link, Work::Restack(order), &[&border]).await;
-        if freeze {
-            self.set_frozen(false).await?;
-        }
+        // What was done is written down first: if this fails, it is ending, or the next look tells.
+        let thawed = if freeze { self.set_frozen(false).await } else { Ok(()) };
         let worked = worked?;
         if matches!(worked, Worked::Restacked { .. }) {
             *self.standing.folder.lock().unwrap_or_else(PoisonError::into_inner) = new.map(Arc::new);
@@ -423,6 +424,9 @@ impl Inner {
             let error = std::io::Error::from_raw_os_error(*code);
             tracing::warn!(sandbox = self.id(), %error, "an old upper was not let go of");
         }
-        Ok(worked)
+        if matches!(worked, Worked::Restacked { .. }) {
+            self.standing.set_root(root.clone());
+        }
+        thawed.map(|()| worked)
     }
 }

@@ -292,7 +292,8 @@ impl Inner {
         self.frozen.store(true, Ordering::Release);
         let inner = Arc::clone(self);
         let result = tokio::task::spawn_blocking(move || inner.cgroups.set_frozen(frozen)).await;
-        if !frozen {
+        // Those that could not all be frozen go on.
+        if !frozen || !matches!(result, Ok(Ok(()))) {
             self.frozen.store(false, Ordering::Release);
         }
         self.check_alive()?;
@@ -405,6 +406,16 @@ impl LocalSandbox {
     }
 }
 
+/// Does something in a task of its own: a caller that goes away in the middle must not leave a sandbox that stands still,
+/// or one of which nobody knows what it stands on.
+async fn to_the_end<T: Send + 'static>(
+    what: &str,
+    work: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(RuntimeError::failed(what.to_owned(), error)))
+}
+
 impl Drop for LocalSandbox {
     fn drop(&mut self) {
         self.inner.end("nobody holds it any more");
@@ -426,7 +437,8 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn checkpoint(&self) -> Result<Root, RuntimeError> {
-        self.inner.checkpoint().await
+        let inner = Arc::clone(&self.inner);
+        to_the_end("making a checkpoint", async move { inner.checkpoint().await }).await
     }
 
     async fn changes(&self, since: &Root, most: usize) -> Result<Changes, RuntimeError> {
@@ -434,7 +446,8 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn roll_back(&self, root: &Root) -> Result<(), RuntimeError> {
-        self.inner.roll_back(root).await
+        let (inner, root) = (Arc::clone(&self.inner), root.clone());
+        to_the_end("going back", async move { inner.roll_back(&root).await }).await
     }
 
     async fn connect(&self) -> Result<Box<dyn Stream>, RuntimeError> {
@@ -480,10 +493,12 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn freeze(&self) -> Result<(), RuntimeError> {
+        let _standing_still = self.inner.standing.changing.lock().await;
         self.inner.set_frozen(true).await
     }
 
     async fn thaw(&self) -> Result<(), RuntimeError> {
+        let _standing_still = self.inner.standing.changing.lock().await;
         self.inner.set_frozen(false).await
     }
 

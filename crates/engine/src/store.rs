@@ -77,6 +77,9 @@ impl Store {
             Err(error) => return Err(error.into()),
         }
         let temporary = path.join(TEMPORARY);
+        // One server after the other looks who is dead and makes its own lock: between the two it would look dead itself.
+        let turn = rustix::fs::open(&temporary, FOLDER, Mode::empty())?;
+        rustix::fs::flock(&turn, FlockOperation::LockExclusive)?;
         let mut dead = Vec::new();
         let mut live = Vec::new();
         for entry in std::fs::read_dir(&temporary)? {
@@ -155,14 +158,8 @@ impl Store {
 
     /// Says that a layer was asked for just now: it is not removed for a while. False if it is not there.
     fn touch(&self, id: &LayerId) -> Result<bool, RuntimeError> {
-        match keeper::touch(&self.folder, &id.to_string()) {
-            Ok(()) => Ok(true),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(RuntimeError::failed(
-                format!("using layer {id}"),
-                io::Error::from(error),
-            )),
-        }
+        keeper::touch(&self.folder, &id.to_string())
+            .map_err(|error| RuntimeError::failed(format!("using layer {id}"), io::Error::from(error)))
     }
 
     fn list(&self) -> io::Result<Vec<StoredLayer>> {
@@ -194,16 +191,16 @@ impl Store {
             io::ErrorKind::NotFound => RuntimeError::UnknownLayer(*id),
             _ => RuntimeError::failed(format!("removing layer {id}"), error),
         };
-        let (_, asked_for) = self.about(id).map_err(failed)?;
-        let age = SystemTime::now().duration_since(asked_for).unwrap_or_default();
-        if age < Duration::from_secs(LAYER_YOUNG_S) {
-            return Ok(None);
-        }
         let _lock = match self.lock(id, FlockOperation::NonBlockingLockExclusive) {
             Ok(lock) => lock,
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(failed(error.into())),
         };
+        let (_, asked_for) = self.about(id).map_err(failed)?;
+        let age = SystemTime::now().duration_since(asked_for).unwrap_or_default();
+        if age < Duration::from_secs(LAYER_YOUNG_S) {
+            return Ok(None);
+        }
         let draft = self.draft();
         let renamed = rustix::fs::renameat(
             &self.folder,

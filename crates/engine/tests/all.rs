@@ -12,6 +12,8 @@ mod suite {
     mod isolation;
     mod landlock;
     mod layers;
+    mod layers_attack;
+    mod layers_hold;
     mod limits;
     mod spares;
 }

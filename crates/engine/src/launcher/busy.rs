@@ -1,4 +1,8 @@
 //! Whether a sandbox's processes use files of its root, as seen from outside through /proc.
+//!
+//! This is what a process would notice: its folders and descriptors. It is not all that could write: a descriptor may be on
+//! its way through a socket, a mapping may become one for writing. That no such thing is there the kernel says, when the
+//! old root becomes read-only ([`super::restack`]).
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -7,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::limits::END_OTHERS_S;
 
@@ -17,8 +21,11 @@ const PROCESSES: usize = 1 << 16;
 const LOOK: Duration = Duration::from_micros(200);
 /// What is read of one file of /proc.
 const FILE: u64 = 4 << 20;
+/// How long a thread that is to stop may wait for something in the kernel before it counts as stopped: one that waits for
+/// its `vfork` child, which has stopped, would wait for ever. It runs nothing before it stops.
+const WAITS: Duration = Duration::from_millis(100);
 
-/// A process's folder in /proc.
+/// A process's folder in /proc. It never becomes another process's of the same number.
 pub(super) struct Proc(OwnedFd);
 
 impl Proc {
@@ -26,6 +33,19 @@ impl Proc {
     pub(super) fn open(pid: Pid) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(format!("/proc/{}", pid.as_raw_nonzero()), flags, Mode::empty()).map(Self)
+    }
+
+    fn copy(&self) -> Result<Self, Errno> {
+        self.0.try_clone().map(Self).map_err(|_| Errno::MFILE)
+    }
+
+    /// Signals this process and no other that got its number since.
+    fn signal(&self, pid: Pid, signal: Signal) -> Result<OwnedFd, Errno> {
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        // If it is still there, the number was not given away before.
+        self.text("stat")?;
+        pidfd_send_signal(&pidfd, signal)?;
+        Ok(pidfd)
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
@@ -58,30 +78,42 @@ impl Proc {
         Ok((found.st_dev, found.st_ino))
     }
 
-    /// Whether it has ended and nobody asked for its end yet.
-    fn is_zombie(&self) -> bool {
-        self.is_state(&['Z', 'X'])
+    /// The state of one of its threads and its parent's number (proc(5)); `None`: it is gone.
+    fn state(&self, file: &str) -> Option<(char, i32)> {
+        let text = self.text(file).ok()?;
+        let (_, rest) = text.rsplit_once(") ")?;
+        let mut fields = rest.split_whitespace();
+        Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
     }
 
-    /// Whether it is in one of these states (proc(5)), or gone.
-    fn is_state(&self, states: &[char]) -> bool {
-        let state = self.text("stat").ok();
-        let state = state
-            .as_deref()
-            .and_then(|stat| stat.rsplit_once(") "))
-            .map(|(_, rest)| rest);
-        state.is_none_or(|rest| rest.starts_with(states))
+    /// Its threads that have not ended. The first may have, while others go on.
+    fn threads(&self) -> Vec<(String, char)> {
+        let mut threads = self.names("task").unwrap_or_default();
+        // The first one first: in numbers, not letters.
+        threads.sort_by_key(|name| name.parse::<u32>().unwrap_or(u32::MAX));
+        threads
+            .into_iter()
+            .filter_map(|name| {
+                let (state, _) = self.state(&format!("task/{name}/stat"))?;
+                (!['Z', 'X'].contains(&state)).then_some((name, state))
+            })
+            .collect()
+    }
+
+    /// Whether it has ended, though perhaps nobody asked for its end yet.
+    fn has_ended(&self) -> bool {
+        self.threads().is_empty()
     }
 }
 
 /// Processes that were stopped. Dropped: they go on.
-pub(super) struct Stopped(Vec<Pid>);
+pub(super) struct Stopped(Vec<OwnedFd>);
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        for pid in &self.0 {
+        for process in &self.0 {
             // ESRCH: it was ended.
-            let _ = kill_process(*pid, Signal::CONT);
+            let _ = pidfd_send_signal(process, Signal::CONT);
         }
     }
 }
@@ -89,18 +121,22 @@ impl Drop for Stopped {
 /// The processes of a sandbox, its first one first.
 pub(super) struct Processes {
     first: Pid,
+    proc: Proc,
 }
 
 impl Processes {
-    /// Those of the sandbox whose first process is `first`.
-    pub(super) fn of(first: Pid) -> Self {
-        Self { first }
+    /// Those of the sandbox whose first process is `first`, with this folder.
+    pub(super) fn of(first: Pid, proc: &Proc) -> Result<Self, Errno> {
+        Ok(Self {
+            first,
+            proc: proc.copy()?,
+        })
     }
 
     /// All of them. Every process of the sandbox descends from the first, which adopts those whose parents end.
     fn list(&self) -> Result<Vec<(Pid, Proc)>, Errno> {
         let mut seen = BTreeSet::from([self.first.as_raw_nonzero()]);
-        let mut found = vec![(self.first, Proc::open(self.first)?)];
+        let mut found = vec![(self.first, self.proc.copy()?)];
         let mut next = 0;
         while let Some((_, proc)) = found.get(next) {
             let mut children = Vec::new();
@@ -117,11 +153,15 @@ impl Processes {
                 );
             }
             for pid in children {
-                if seen.insert(pid.as_raw_nonzero()) {
-                    // One that ended meanwhile uses nothing.
-                    if let Ok(proc) = Proc::open(pid) {
-                        found.push((pid, proc));
-                    }
+                if seen.contains(&pid.as_raw_nonzero()) {
+                    continue;
+                }
+                // One that ended meanwhile uses nothing; what got its number is no child of these.
+                let Ok(proc) = Proc::open(pid) else { continue };
+                let parent = proc.state("stat").and_then(|(_, parent)| Pid::from_raw(parent));
+                if parent.is_some_and(|parent| seen.contains(&parent.as_raw_nonzero())) {
+                    seen.insert(pid.as_raw_nonzero());
+                    found.push((pid, proc));
                 }
             }
             if found.len() > PROCESSES {
@@ -137,16 +177,16 @@ impl Processes {
         let deadline = Instant::now() + Duration::from_secs(END_OTHERS_S);
         loop {
             let mut others = self.list()?;
-            others.retain(|(pid, proc)| *pid != self.first && !proc.is_zombie());
+            others.retain(|(pid, proc)| *pid != self.first && !proc.has_ended());
             if others.is_empty() {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 return Err(Errno::TIMEDOUT);
             }
-            for (pid, _) in others {
+            for (pid, proc) in others {
                 // ESRCH: it ended meanwhile.
-                let _ = kill_process(pid, Signal::KILL);
+                let _ = proc.signal(pid, Signal::KILL);
             }
             std::thread::sleep(LOOK);
         }
@@ -155,20 +195,26 @@ impl Processes {
     /// Stops all of them by a signal; they go on when what is returned is dropped.
     pub(super) fn stop(&self) -> Result<Stopped, Errno> {
         let mut stopped = Stopped(Vec::new());
-        let deadline = Instant::now() + Duration::from_secs(END_OTHERS_S);
+        let mut asked = BTreeSet::new();
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_secs(END_OTHERS_S);
         loop {
             let mut running = self.list()?;
-            running.retain(|(_, proc)| !proc.is_state(&['Z', 'X', 'T', 't']));
+            let waits = begun.elapsed() > WAITS;
+            let runs = |(_, state): &(String, char)| !(['T', 't'].contains(state) || (waits && *state == 'D'));
+            running.retain(|(_, proc)| proc.threads().iter().any(runs));
             if running.is_empty() {
                 return Ok(stopped);
             }
             if Instant::now() > deadline {
                 return Err(Errno::TIMEDOUT);
             }
-            for (pid, _) in running {
+            for (pid, proc) in running {
                 // ESRCH: it ended meanwhile.
-                if kill_process(pid, Signal::STOP).is_ok() {
-                    stopped.0.push(pid);
+                if let Ok(process) = proc.signal(pid, Signal::STOP)
+                    && asked.insert(pid.as_raw_nonzero())
+                {
+                    stopped.0.push(process);
                 }
             }
             std::thread::sleep(LOOK);
@@ -179,9 +225,6 @@ impl Processes {
     pub(super) fn user_of(&self, over: &OwnedFd) -> Result<Option<String>, Errno> {
         let root = Root::of(over)?;
         for (pid, proc) in self.list()? {
-            if proc.is_zombie() {
-                continue;
-            }
             match root.is_used_by(&proc) {
                 Ok(false) => {}
                 Ok(true) => return Ok(Some(proc.text("comm").unwrap_or_default().trim().to_owned())),
@@ -226,16 +269,21 @@ impl Root {
     }
 
     fn is_used_by(&self, proc: &Proc) -> Result<bool, Errno> {
-        for place in ["root", "cwd"] {
-            let (device, inode) = proc.stat(place)?;
-            if device == self.device && inode != self.inode {
-                return Ok(true);
+        let threads = proc.threads();
+        for (thread, _) in &threads {
+            for place in ["root", "cwd"] {
+                let (device, inode) = proc.stat(&format!("task/{thread}/{place}"))?;
+                if device == self.device && inode != self.inode {
+                    return Ok(true);
+                }
             }
         }
-        for fd in proc.names("fd")? {
-            let Ok(info) = proc.text(&format!("fdinfo/{fd}")) else {
-                continue;
-            };
+        // Threads share their descriptors, unless one asked for its own.
+        let Some((thread, _)) = threads.first() else {
+            return Ok(false);
+        };
+        for fd in proc.names(&format!("task/{thread}/fd"))? {
+            let info = proc.text(&format!("task/{thread}/fdinfo/{fd}"))?;
             let watches = info
                 .lines()
                 .any(|line| line.starts_with("inotify") && line.split_whitespace().any(|word| word == self.watched));
@@ -243,9 +291,7 @@ impl Root {
                 return Ok(true);
             }
         }
-        // What is mapped for writing and shared writes to the file without a descriptor.
-        let maps = proc.text("maps")?;
-        Ok(maps.lines().any(is_shared_file))
+        Ok(false)
     }
 }
 
@@ -255,34 +301,9 @@ fn mount_id(info: &str) -> Option<&str> {
         .map(str::trim)
 }
 
-/// Whether a line of `maps` is of a file that is written to, other than memory that has the shape of a file.
-fn is_shared_file(line: &str) -> bool {
-    let mut fields = line.split_whitespace().skip(1);
-    let (Some(rights), Some(path)) = (fields.next(), fields.nth(3)) else {
-        return false;
-    };
-    let memory = ["/dev/shm/", "/memfd:", "/dev/zero", "/SYSV", "["];
-    rights.ends_with('s') && rights.contains('w') && !memory.iter().any(|prefix| path.starts_with(prefix))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_of_maps_are_told_apart() {
-        for (line, shared) in [
-            ("7f0-7f1 rw-s 00000000 00:2a 12   /home/user/data.bin", true),
-            ("7f0-7f1 rw-p 00000000 00:2a 12   /home/user/data.bin", false),
-            ("7f0-7f1 r--s 00000000 00:2a 12   /home/user/data.bin", false),
-            ("7f0-7f1 rw-s 00000000 00:01 12   /memfd:x (deleted)", false),
-            ("7f0-7f1 rw-s 00000000 00:2b 2    /dev/shm/x", false),
-            ("7f0-7f1 rw-p 00000000 00:00 0", false),
-            ("", false),
-        ] {
-            assert_eq!(is_shared_file(line), shared, "{line}");
-        }
-    }
 
     #[test]
     fn the_children_of_a_process_are_found_and_ended() {
@@ -290,7 +311,8 @@ mod tests {
             .args(["-c", "sleep 60 & sleep 60"])
             .spawn()
             .unwrap();
-        let processes = Processes::of(Pid::from_child(&child));
+        let pid = Pid::from_child(&child);
+        let processes = Processes::of(pid, &Proc::open(pid).unwrap()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(8);
         while processes.list().unwrap().len() < 3 {
             assert!(Instant::now() < deadline, "two children");
@@ -299,7 +321,7 @@ mod tests {
         assert_eq!(processes.user_of(&here).unwrap(), None, "none of them works in /proc");
         let others = processes.list().unwrap();
         processes.end_others().unwrap();
-        assert!(others[1..].iter().all(|(_, proc)| proc.is_zombie()));
+        assert!(others[1..].iter().all(|(_, proc)| proc.has_ended()));
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timestamps};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use sandhold_layers::{Error, Ids, Limits, Owners, Summary};
@@ -129,9 +129,15 @@ impl Draft {
             rustix::io::write(&file, &text)?;
             rustix::fs::syncfs(&self.files)?;
             let store = rustix::fs::open(root::LAYERS, FOLDER, Mode::empty())?;
-            match rustix::fs::renameat_with(&self.place, &self.name, &store, &name, RenameFlags::NOREPLACE) {
-                Err(Errno::EXIST) => touch(&store, &name)?,
-                other => other?,
+            // Removed while it is touched: then there is room for this one.
+            while let Err(error) =
+                rustix::fs::renameat_with(&self.place, &self.name, &store, &name, RenameFlags::NOREPLACE)
+            {
+                match error {
+                    Errno::EXIST if touch(&store, &name)? => break,
+                    Errno::EXIST => {}
+                    error => return Err(error),
+                }
             }
             rustix::fs::fsync(&store)
         };
@@ -147,8 +153,18 @@ impl Drop for Draft {
     }
 }
 
-/// Says that a layer was asked for just now: it is not removed for a while.
-pub(crate) fn touch(store: &OwnedFd, name: &str) -> Result<(), Errno> {
+/// Says that a layer was asked for just now: it is not removed for a while. `false`: it is being removed.
+pub(crate) fn touch(store: &OwnedFd, name: &str) -> Result<bool, Errno> {
+    let layer = match rustix::fs::openat(store, name, FOLDER, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(false),
+        other => other?,
+    };
+    // Whoever removes it locks it alone, and looks at its age and renames it while it is.
+    rustix::fs::flock(&layer, FlockOperation::LockShared)?;
+    let there = rustix::fs::statat(store, name, AtFlags::SYMLINK_NOFOLLOW);
+    if there.map(|there| there.st_ino) != Ok(rustix::fs::fstat(&layer)?.st_ino) {
+        return Ok(false);
+    }
     let now = rustix::fs::Timespec {
         tv_sec: 0,
         tv_nsec: rustix::fs::UTIME_NOW,
@@ -157,7 +173,7 @@ pub(crate) fn touch(store: &OwnedFd, name: &str) -> Result<(), Errno> {
         last_access: now,
         last_modification: now,
     };
-    rustix::fs::utimensat(store, format!("{name}/{META}"), &times, AtFlags::SYMLINK_NOFOLLOW)
+    rustix::fs::utimensat(&layer, META, &times, AtFlags::SYMLINK_NOFOLLOW).map(|()| true)
 }
 
 fn layer(store: &OwnedFd, id: &LayerId) -> Result<OwnedFd, Failure> {
@@ -280,14 +296,19 @@ fn open_held(launcher: &Launcher, number: u64) -> Result<OwnedFd, Failure> {
 }
 
 /// Copies what a sandbox wrote while it stands still, and holds the copy.
-pub(super) fn copy(launcher: &Launcher, pid: Pid, order: &Transfer, border: &OwnedFd) -> Result<Worked, Failure> {
-    let processes = busy::Processes::of(pid);
+pub(super) fn copy(
+    launcher: &Launcher,
+    (pid, proc): (Pid, busy::Proc),
+    order: &Transfer,
+    border: &OwnedFd,
+) -> Result<Worked, Failure> {
+    let processes = busy::Processes::of(pid, &proc).on(Step::Look, "/proc")?;
     let _stopped = order
         .stop
         .then(|| processes.stop())
         .transpose()
         .on(Step::Look, "stopping processes")?;
-    let from = upper_of(launcher, pid, border)?;
+    let from = upper_of(launcher, &proc, border)?;
     let copy = stack::memory(order.max_bytes, order.max_files)?;
     let into = rustix::fs::openat(&copy, WRITTEN, FOLDER, Mode::empty()).at(Step::Root)?;
     let limits = Limits {
@@ -304,8 +325,7 @@ pub(super) fn copy(launcher: &Launcher, pid: Pid, order: &Transfer, border: &Own
 }
 
 /// What a sandbox writes to now.
-fn upper_of(launcher: &Launcher, pid: Pid, border: &OwnedFd) -> Result<OwnedFd, Failure> {
-    let proc = busy::Proc::open(pid).on(Step::Look, "/proc")?;
+fn upper_of(launcher: &Launcher, proc: &busy::Proc, border: &OwnedFd) -> Result<OwnedFd, Failure> {
     let mounts = rustix::fs::openat(proc.fd(), "ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let mounts = mounts.on(Step::Look, "ns/mnt")?;
     let open = || rustix::fs::openat(border, format!("{UPPER}/{WRITTEN}"), FOLDER, Mode::empty());
@@ -313,11 +333,15 @@ fn upper_of(launcher: &Launcher, pid: Pid, border: &OwnedFd) -> Result<OwnedFd, 
 }
 
 /// What differs between a part of a sandbox's root and its files now.
-pub(super) fn changes(launcher: &Launcher, pid: Pid, order: &Look, border: &OwnedFd) -> Result<Worked, Failure> {
-    let proc = busy::Proc::open(pid).on(Step::Look, "/proc")?;
+pub(super) fn changes(
+    launcher: &Launcher,
+    (_, proc): (Pid, busy::Proc),
+    order: &Look,
+    border: &OwnedFd,
+) -> Result<Worked, Failure> {
     let users = rustix::fs::openat(proc.fd(), "ns/user", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let users = users.on(Step::Look, "ns/user")?;
-    let written = upper_of(launcher, pid, border)?;
+    let written = upper_of(launcher, &proc, border)?;
     let vault = launcher.vault()?.for_worker().at(Step::Vault)?;
     // With the sandbox's id map, so that owners can be compared.
     let mapped = launcher.hello.ids == IdSource::Ranges;
@@ -385,7 +409,9 @@ impl Furnished {
             Some(content) => upper.iter().any(|layer| {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let mut found = vec![0; content.len() + 1];
-                let read = rustix::fs::openat(layer, path.as_str(), flags, Mode::empty())
+                // Its folders may be links to anywhere by now.
+                let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                let read = rustix::fs::openat2(layer, path.as_str(), flags, Mode::empty(), inside)
                     .and_then(|file| rustix::io::read(&file, &mut found));
                 read == Ok(content.len()) && found.starts_with(content.as_bytes())
             }),

@@ -126,7 +126,7 @@ fn serve(socket: &OwnedFd, launcher: &mut setup::Launcher, started: &mut HashMap
                 }
             }
             Request::Work(work) => {
-                let first = |request: u64| started.get(&request).map(|sandbox| sandbox.pid);
+                let first = |request: u64| started.get(&request).map(|sandbox| (sandbox.pid, &sandbox.pidfd));
                 worker::start(launcher, &work, fds, first);
             }
             Request::Let { layer } => {

@@ -5,16 +5,19 @@
 //! 1. it looks whether a process of the sandbox, its init program included, uses a file: such a one would go on with the
 //!    old overlay, and write to what is a layer then;
 //! 2. in mount namespaces of its own it makes the new upper and the new overlay, with the rights and ids of the sandbox;
-//! 3. in the sandbox's mount namespace it binds /proc, /dev and the like into it and turns the root: `pivot_root` gives the
+//! 3. in the sandbox's mount namespace it makes the old overlay read-only, where that becomes a layer. The kernel refuses
+//!    this while anything could still write to it, wherever it hides: a descriptor on its way through a socket, a shared
+//!    mapping, a thread with descriptors of its own. From then on nothing can;
+//! 4. it moves /proc, /dev and the like over, so that who works in them goes on, and turns the root: `pivot_root` gives the
 //!    new one to every process whose root and working folder were the old one's root.
 //!
-//! Up to the last step nothing of the sandbox has changed.
+//! Up to the last step nothing of the sandbox has changed, or it is undone.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{FsPickFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, unmount};
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -34,9 +37,13 @@ const LEAST: (u64, u64) = (64 << 10, 16);
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Puts a new overlay under the sandbox whose first process is `pid` and whose border is `border`.
-pub(super) fn restack(launcher: &Launcher, pid: Pid, order: &Restack, border: &OwnedFd) -> Result<Worked, Failure> {
-    let proc = busy::Proc::open(pid).on(Step::Look, "/proc")?;
-    let processes = busy::Processes::of(pid);
+pub(super) fn restack(
+    launcher: &Launcher,
+    (pid, proc): (Pid, busy::Proc),
+    order: &Restack,
+    border: &OwnedFd,
+) -> Result<Worked, Failure> {
+    let processes = busy::Processes::of(pid, &proc).on(Step::Look, "/proc")?;
     if order.end_others {
         processes.end_others().on(Step::Look, "ending processes")?;
     }
@@ -109,12 +116,28 @@ pub(super) fn restack(launcher: &Launcher, pid: Pid, order: &Restack, border: &O
     } else {
         Vec::new()
     };
-    let mounted = mounted(&over, &targets).on(Step::Restack, "what is mounted in its root")?;
-    attach(&overlay, &over, "proc").on(Step::Restack, "the new root")?;
-    if let Err(failure) = turn(&overlay, mounted.chain([(FIXED.to_owned(), fixed)])) {
+    let held = match order.hold.map(|_| ReadOnly::make(&over)).transpose() {
+        Ok(held) => held,
+        Err(Errno::BUSY) => return Ok(Worked::Busy(HIDDEN.to_owned())),
+        Err(error) => return Err(error).on(Step::Restack, "the old root, read-only"),
+    };
+    let paths: Vec<&str> = ["dev", "proc", "sys"]
+        .into_iter()
+        .chain(targets.iter().map(String::as_str))
+        .collect();
+    stack::cover(&overlay, &over).on(Step::Restack, "the new root")?;
+    let mut moved = Vec::new();
+    if let Err(failure) = turn((&over, &overlay), &paths, &fixed, &mut moved) {
+        for path in moved.iter().rev() {
+            // They were there a moment ago.
+            let _ = carry(path, &overlay, &over);
+        }
         // Whatever is on top of it goes with it.
         let _ = rustix::process::fchdir(&overlay).and_then(|()| unmount(".", UnmountFlags::DETACH));
         return Err(failure);
+    }
+    if let Some(held) = held {
+        held.stay();
     }
     // From here on the sandbox has its new root: what fails now is told as a warning.
     let replaced = || -> Result<(), Errno> {
@@ -147,26 +170,61 @@ fn targets(launcher: &Launcher) -> Vec<String> {
     launcher.template.trees.iter().map(|tree| tree.target.clone()).collect()
 }
 
-/// Copies of what is mounted in a root, and where.
-fn mounted(over: &OwnedFd, targets: &[String]) -> Result<impl Iterator<Item = (String, OwnedFd)> + use<>, Errno> {
-    let paths = ["dev", "proc", "sys"]
-        .into_iter()
-        .chain(targets.iter().map(String::as_str));
-    let mut found = Vec::new();
-    for path in paths {
-        let at = rustix::fs::openat(over, path, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
-        found.push((path.to_owned(), clone_tree(&at, "", true)?));
+/// Whoever it is that has a file which no look at the processes shows.
+const HIDDEN: &str = "a process, or a socket on its behalf,";
+
+/// An overlay that is read-only. Dropped: it is not any more.
+struct ReadOnly<'a>(Option<&'a OwnedFd>);
+
+impl<'a> ReadOnly<'a> {
+    /// [`Errno::BUSY`]: something is open for writing, or was deleted and is open.
+    fn make(over: &'a OwnedFd) -> Result<Self, Errno> {
+        Self::set(over, "ro")?;
+        Ok(Self(Some(over)))
     }
-    Ok(found.into_iter())
+
+    fn set(over: &OwnedFd, flag: &str) -> Result<(), Errno> {
+        let context = fspick(over, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
+        fsconfig_set_flag(&context, flag)?;
+        fsconfig_reconfigure(&context)
+    }
+
+    /// For good.
+    fn stay(mut self) {
+        self.0 = None;
+    }
 }
 
-/// Attaches `mounts` in the new overlay, which is attached somewhere, and turns the root.
-fn turn(overlay: &OwnedFd, mounts: impl Iterator<Item = (String, OwnedFd)>) -> Result<(), Failure> {
-    for (path, mount) in mounts {
-        let point = mount_point(overlay, &path).on(Step::Restack, &path)?;
-        stack::cover(&mount, &point).on(Step::Restack, &path)?;
+impl Drop for ReadOnly<'_> {
+    fn drop(&mut self) {
+        if let Some(over) = self.0 {
+            // It was writable a moment ago.
+            let _ = Self::set(over, "rw");
+        }
     }
-    rustix::process::fchdir(overlay).on(Step::Restack, "the new root")?;
+}
+
+/// Moves what is mounted at `path` of one root to the same path of another.
+fn carry(path: &str, from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+    let mount = rustix::fs::openat(from, path, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+    stack::cover(&mount, mount_point(to, path)?)
+}
+
+/// Moves what is mounted into the new overlay, which lies over the old one, and turns the root. What was moved stands in
+/// `moved`.
+fn turn<'a>(
+    (old, new): (&OwnedFd, &OwnedFd),
+    paths: &[&'a str],
+    fixed: &OwnedFd,
+    moved: &mut Vec<&'a str>,
+) -> Result<(), Failure> {
+    let point = mount_point(new, FIXED).on(Step::Restack, FIXED)?;
+    stack::cover(fixed, &point).on(Step::Restack, FIXED)?;
+    for path in paths {
+        carry(path, old, new).on(Step::Restack, path)?;
+        moved.push(path);
+    }
+    rustix::process::fchdir(new).on(Step::Restack, "the new root")?;
     rustix::process::pivot_root(".", ".").on(Step::Pivot, "the new root")?;
     unmount(".", UnmountFlags::DETACH).on(Step::Pivot, "the old root")
 }

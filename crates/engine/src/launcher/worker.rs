@@ -5,17 +5,24 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::child::{leave, stay_with_launcher};
 use super::message::{At, Failure, Step, Work, Worked};
 use super::setup::Launcher;
-use super::{keeper, protocol, restack};
+use super::{busy, keeper, protocol, restack};
 use crate::limits::LET_GO_BYTES;
 use crate::sys::{self, CloneFlags, Forked};
 
 /// Starts it. `first` finds the first process of a sandbox by the request that made it.
-pub(super) fn start(launcher: &mut Launcher, work: &Work, fds: Vec<OwnedFd>, first: impl Fn(u64) -> Option<Pid>) {
+pub(super) fn start<'a>(
+    launcher: &mut Launcher,
+    work: &Work,
+    fds: Vec<OwnedFd>,
+    first: impl Fn(u64) -> Option<(Pid, &'a OwnedFd)>,
+) {
     let mut fds = fds.into_iter();
     let Some(answer) = fds.next() else { return };
     let worked = match sys::clone3(&launcher.proof, CloneFlags::NONE, None).at(Step::Worker) {
@@ -53,18 +60,28 @@ pub(super) fn let_go(launcher: &mut Launcher, layer: u64) {
     }
 }
 
-fn work_on(
+fn work_on<'a>(
     launcher: &mut Launcher,
     work: &Work,
     fds: Vec<OwnedFd>,
-    first: impl Fn(u64) -> Option<Pid>,
+    first: impl Fn(u64) -> Option<(Pid, &'a OwnedFd)>,
 ) -> Result<Worked, Failure> {
     sys::own_signals();
     stay_with_launcher(launcher)?;
     rustix::process::umask(rustix::fs::Mode::empty());
     let mut fds = fds.into_iter();
     let mut given = || fds.next().ok_or_else(|| protocol("a descriptor is missing"));
-    let find = |sandbox| first(sandbox).ok_or_else(|| protocol("no such sandbox"));
+    let find = |sandbox| {
+        let (pid, pidfd) = first(sandbox).ok_or_else(|| protocol("no such sandbox"))?;
+        let proc = busy::Proc::open(pid).on(Step::Look, "/proc")?;
+        // It may have ended, and its number may be another process's: not if it still lives now.
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)) {
+            Ok(0) => Ok((pid, proc)),
+            Ok(_) => Err(Errno::SRCH).on(Step::Look, "its first process"),
+            Err(error) => Err(error).on(Step::Look, "its first process"),
+        }
+    };
     match work {
         Work::Restack(order) => restack::restack(launcher, find(order.sandbox)?, order, &given()?),
         Work::Copy(order) => keeper::copy(launcher, find(order.sandbox)?, order, &given()?),

@@ -149,7 +149,16 @@ fn connect() -> Result<OwnedFd, SudoError> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(daemon)?;
     let address = super::listen::address(&path).map_err(daemon)?;
     match rustix::net::connect(&socket, &address) {
-        Ok(()) => Ok(socket),
+        Ok(()) => {
+            // Anybody may listen at an abstract name that the daemon did not take: what root passes on is for nobody but
+            // the daemon, which is root's, or this user's where there is one id.
+            let listener = rustix::net::sockopt::socket_peercred(&socket).map_err(daemon)?.uid;
+            if listener.is_root() || listener == rustix::process::geteuid() {
+                Ok(socket)
+            } else {
+                Err(SudoError::Off)
+            }
+        }
         Err(Errno::NOENT) => Err(SudoError::Off),
         Err(Errno::CONNREFUSED) if address.abstract_name().is_some() => Err(SudoError::Off),
         Err(errno) => Err(daemon(errno)),

@@ -97,7 +97,7 @@ fn what_a_mounted_overlay_shows_is_what_the_merge_holds() {
             &Limits::default(),
         )
         .unwrap();
-        assert_eq!(flat.list(), shown.list(), "all at once");
+        assert_eq!(seen(&flat), seen(&shown), "all at once");
 
         // Two as one, over the third: the same again, in fact and by the kernel's view.
         let (both, over) = (place.layer("both"), place.layer("over"));
@@ -110,11 +110,11 @@ fn what_a_mounted_overlay_shows_is_what_the_merge_holds() {
         )
         .unwrap();
         merge(&[both.fd(), bottom.fd()], &[], over.fd(), owners(), &Limits::default()).unwrap();
-        assert_eq!(over.list(), shown.list(), "two as one");
+        assert_eq!(seen(&over), seen(&shown), "two as one");
         let mounted = place.layer("mounted");
         let mount = r#"mount -t overlay -o "userxattr,lowerdir=$1:$2" overlay "$3"; cp -a "$3/." "$4/""#;
         with_mounts(mount, &[&both.path, &bottom.path, &root.path, &mounted.path]);
-        assert_eq!(mounted.list(), shown.list(), "two as one, mounted");
+        assert_eq!(seen(&mounted), seen(&shown), "two as one, mounted");
 
         check_changes(&[&copied], &[&lower, &bottom], &before, &shown);
         let start = place.layer("start");
@@ -122,6 +122,24 @@ fn what_a_mounted_overlay_shows_is_what_the_merge_holds() {
         check_changes(&[&copied, &lower], &[&bottom], &start, &shown);
         check_changes(&[&both], &[&bottom], &start, &shown);
     }
+}
+
+/// A listing that the kernel's view can be held against. An overlay that was mounted without rights over the host does not
+/// find what a file was copied up from (`ovl_can_decode_fh` in the kernel's fs/overlayfs/util.c asks for
+/// `CAP_DAC_READ_SEARCH` there): of two names of one file, one may have the number of the lower file and the other that of
+/// the upper one, and whoever copies them does not see that they are one.
+fn seen(layer: &Layer) -> String {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    let over_the_host = is_root() && map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let list = layer.list();
+    if over_the_host {
+        return list;
+    }
+    let lines = list.lines().map(|line| match line.rsplit_once(" = ") {
+        Some((file, _)) if line.starts_with("f: ") => file,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// What is said to differ against what two trees are.
