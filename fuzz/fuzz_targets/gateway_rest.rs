@@ -62,6 +62,10 @@ const VERSION: &str = sandhold_gateway::fuzz::VERSION;
 
 #[async_trait]
 impl Sandbox for Nothing {
+    fn root(&self) -> sandhold_runtime::Root {
+        sandhold_runtime::Root::default()
+    }
+
     fn boot_answer(&self) -> &[u8] {
         &self.answer
     }

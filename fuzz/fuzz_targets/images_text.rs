@@ -6,7 +6,9 @@ use sandhold_fuzz::within;
 use sandhold_images::{dockerfile::StepKind, fuzz, limits};
 
 fuzz_target!(|data: &[u8]| {
-    let Some((first, rest)) = data.split_first() else { return };
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
     let Ok(text) = std::str::from_utf8(rest) else { return };
     match first % 4 {
         0 => names(text),
@@ -27,9 +29,15 @@ fn names(text: &str) {
         // It becomes part of a URL's path.
         for part in reference.repository().split('/') {
             assert!(!part.is_empty() && part != "." && part != "..", "{text:?}");
-            assert!(part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b)));
+            assert!(
+                part.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+            );
         }
-        assert!(!reference.registry().contains(['/', '@', '?', '#', '\\', ' ']), "{text:?}");
+        assert!(
+            !reference.registry().contains(['/', '@', '?', '#', '\\', ' ']),
+            "{text:?}"
+        );
     }
     if let Some((source, written)) = fuzz::source(text) {
         let again = fuzz::source(&written).expect("what was written is a source");
