@@ -30,7 +30,7 @@ use crate::private::ServerFolder;
 use crate::sandbox::{Inner, LocalSandbox, Name, Taken};
 use crate::spare::Spares;
 use crate::spec::{Limits, check_names};
-use crate::store::{self, Keeper, Store};
+use crate::store::{Keeper, Store};
 use crate::template::{BASE, Template};
 
 /// The embedded engine. It lives as long as one of its handles or sandboxes does.
@@ -98,11 +98,11 @@ impl Engine {
             Way::Fenced(fence) => (IdPool::plain(), fence.warnings()),
             Way::Gvisor => (IdPool::plain(), gvisor::warnings()),
         };
-        let link = match start_link(1, &config, &held, init.as_ref(), &cgroups, &ids).await {
+        let link = match start_link(1, &config, (&held, store.as_ref()), init.as_ref(), &cgroups, &ids).await {
             Err(LinkError::SubIds(said)) => {
                 ids = ids.into_single();
                 warnings.push(single_warning(&said));
-                start_link(1, &config, &held, init.as_ref(), &cgroups, &ids).await
+                start_link(1, &config, (&held, store.as_ref()), init.as_ref(), &cgroups, &ids).await
             }
             other => other,
         };
@@ -311,7 +311,7 @@ impl Held {
 async fn start_link(
     number: u64,
     config: &EngineConfig,
-    held: &Held,
+    (held, store): (&Held, Option<&Store>),
     init: Option<&OwnedFd>,
     cgroups: &Cgroups,
     ids: &IdPool,
@@ -329,11 +329,8 @@ async fn start_link(
             .map_or_else(String::new, |file| file.to_string_lossy().into_owned()),
         ids: ids.source,
         template: BASE.to_owned(),
-        store: config
-            .store
-            .as_ref()
-            .filter(|_| held.way == Way::Namespaces)
-            .map_or_else(String::new, |path| store::inner(path).to_string_lossy().into_owned()),
+        store: store.map_or_else(String::new, |store| store.path().to_string_lossy().into_owned()),
+        drafts: store.map_or_else(String::new, |store| store.prefix().to_owned()),
         cgroups: cgroups
             .folders
             .iter()
@@ -475,7 +472,7 @@ impl Shared {
         let link = start_link(
             current.0,
             &self.config,
-            &self.held,
+            (&self.held, self.store.as_ref()),
             self.init.as_ref(),
             &self.cgroups,
             &self.ids,

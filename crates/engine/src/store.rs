@@ -35,7 +35,7 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// The folder that the layers stand in, of the one that was given for them.
-pub(crate) fn inner(path: &Path) -> PathBuf {
+fn inner(path: &Path) -> PathBuf {
     path.join("store")
 }
 
@@ -112,6 +112,16 @@ impl Store {
             in_use: Mutex::default(),
         };
         Ok((store, dead))
+    }
+
+    /// Where the layers are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the names of this server's drafts and lock begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// A name for a draft.
@@ -214,7 +224,7 @@ impl Store {
 }
 
 /// What the name of a server's lock ends with.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 impl Drop for Store {
     fn drop(&mut self) {

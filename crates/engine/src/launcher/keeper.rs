@@ -23,7 +23,7 @@ use super::setup::Launcher;
 use super::stack::{self, UPPER, WRITTEN};
 use super::{busy, create};
 use crate::etc;
-use crate::store::{FILES, META, TEMPORARY};
+use crate::store::{FILES, LOCK, META, TEMPORARY};
 
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -275,6 +275,22 @@ pub(super) fn remove(name: &str) -> Result<Worked, Failure> {
         Ok(()) => Worked::Removed,
         Err(error) => failed(&error, name),
     })
+}
+
+/// Removes what a server that is gone left of temporary folders, and its lock. What stays is swept by the next server.
+pub(super) fn tidy(prefix: &str) {
+    let Ok(place) = rustix::fs::open(temporary(""), FOLDER, Mode::empty()) else {
+        return;
+    };
+    let names = rustix::fs::Dir::read_from(&place).into_iter().flatten().flatten();
+    let names: Vec<String> = names
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let own = format!("{prefix}-");
+    for name in names.iter().filter(|name| name.starts_with(&own)) {
+        let _ = sandhold_layers::remove(place.as_fd(), name.as_bytes());
+    }
+    let _ = rustix::fs::unlinkat(&place, format!("{prefix}{LOCK}"), AtFlags::empty());
 }
 
 /// How much a temporary folder holds.

@@ -54,6 +54,8 @@ pub(crate) struct Hello {
     pub(crate) template: String,
     /// The store of layers; empty where there is none.
     pub(crate) store: String,
+    /// What this server's folders and its lock in the store begin with; empty where there is no store.
+    pub(crate) drafts: String,
     /// Folders of this server's cgroups, one a hierarchy; sandboxes get a folder in each.
     pub(crate) cgroups: Vec<String>,
     /// Whether the one folder in `cgroups` is a cgroup v2, which a child can be born in.

@@ -160,6 +160,9 @@ fn end_all(launcher: &setup::Launcher, started: HashMap<u64, Started>) {
             let _ = crate::private::remove(private, &sandbox.id);
         }
     }
+    if !launcher.hello.drafts.is_empty() {
+        keeper::tidy(&launcher.hello.drafts);
+    }
     // The server's own folders go with the last sandbox; what is still there is swept at the next start of a server.
     launcher.remove_cgroups();
 }
