@@ -28,7 +28,8 @@ pub(crate) struct Args {
     /// which needs `runsc`. A level that cannot be had is an error [default: $SANDHOLD_ISOLATION, else namespaces]
     #[arg(long, global = true, value_name = "LEVEL", value_parser = Level::ALL.map(Level::name))]
     pub(crate) isolation: Option<String>,
-    /// Local sandboxes that are made before a client asks for one, 0 to 16 [default: 1]
+    /// Local sandboxes that always wait for a client to ask for one, 0 to 16. Of templates and limits that are asked for, more
+    /// are made ahead for a while; 0: none is [default: 1]
     #[arg(long, global = true, value_name = "N", value_parser = value_parser!(u64).range(0..=SPARES_MAX))]
     pub(crate) spares: Option<u64>,
     /// What local sandboxes may reach at most: public (the internet, but neither this machine nor private networks),
