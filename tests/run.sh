@@ -156,7 +156,7 @@ settle "$status" "cargo as $(id -un)"
 
 # What is the same whoever runs it: other ways to the same sandboxes, and other people's clients.
 same=(foreign:: with_sandboxes_of_serve plain_daemon without_our_endpoints a_daemon_like every_tool_over_http
-  e2b_2_45 e2b_2_0 e2b_1_5 e2b_for_javascript the_user_is_asked the_transport_of)
+  e2b_2_45 e2b_2_0 e2b_1_5 e2b_for_javascript the_user_is_asked the_transport_of templates_on_a_server_elsewhere)
 
 # as_user NAME: the suites as an ordinary user, from a folder that this user can read.
 as_user() {
