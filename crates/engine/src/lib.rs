@@ -42,6 +42,8 @@ mod fair;
 #[cfg(target_os = "linux")]
 mod gvisor;
 #[cfg(target_os = "linux")]
+mod held;
+#[cfg(target_os = "linux")]
 mod ids;
 #[cfg(target_os = "linux")]
 mod init_image;

@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,7 +98,7 @@ impl ServerFolder {
 
     /// Removes a sandbox's folder. Only when its processes have ended.
     pub(crate) fn remove(&self, name: &str) {
-        if let Err(error) = remove(&self.lock, name) {
+        if let Err(error) = sandhold_layers::remove(self.lock.as_fd(), name.as_bytes()) {
             tracing::warn!(sandbox = name, %error, "a private folder was not removed; the next server tries again");
         }
     }
@@ -107,7 +107,7 @@ impl ServerFolder {
 impl Drop for ServerFolder {
     fn drop(&mut self) {
         // The launcher may still be at it; whoever comes second finds nothing.
-        let _ = remove(&self.base, &self.name);
+        let _ = sandhold_layers::remove(self.base.as_fd(), self.name.as_bytes());
     }
 }
 
@@ -143,69 +143,6 @@ pub(crate) fn make(server: &OwnedFd, name: &str, owner: Option<u32>, files: &[(&
     Ok(())
 }
 
-/// Removes `name` below `parent` with all that is in it.
-pub(crate) fn remove(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
-    let top = match open_folder(parent, name) {
-        Ok(top) => top,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    // Folders found in folders are brought up to the top, so that none is ever deeper than two.
-    let mut brought = 0u64;
-    loop {
-        let mut any = false;
-        for child in names(&top)? {
-            any = true;
-            if rustix::fs::unlinkat(&top, &child, AtFlags::empty()).is_ok() {
-                continue;
-            }
-            let folder = match open_folder(&top, &child) {
-                Ok(folder) => folder,
-                Err(Errno::NOENT) => continue,
-                Err(error) => return Err(error),
-            };
-            for grandchild in names(&folder)? {
-                if rustix::fs::unlinkat(&folder, &grandchild, AtFlags::empty()).is_ok() {
-                    continue;
-                }
-                brought += 1;
-                // A folder that is moved has a new parent to write, which its mode may forbid.
-                drop(open_folder(&folder, &grandchild));
-                match rustix::fs::renameat(&folder, &grandchild, &top, format!(".sandhold-removed-{brought}")) {
-                    // Taken by chance or on purpose: the next number is tried in the next round.
-                    Ok(()) | Err(Errno::NOENT | Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR | Errno::ISDIR) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            match rustix::fs::unlinkat(&top, &child, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if !any {
-            break;
-        }
-    }
-    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Opens a folder; one that its owner may not read or change is opened up first.
-fn open_folder(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) -> Result<OwnedFd, Errno> {
-    let all = Mode::RWXU;
-    let found = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(found.st_mode) == FileType::Directory
-        && found.st_mode & 0o700 != 0o700
-        && !rustix::process::geteuid().is_root()
-    {
-        // Nobody is left who could put a link here in between.
-        rustix::fs::chmodat(parent, name, all, AtFlags::empty())?;
-    }
-    rustix::fs::openat(parent, name, FOLDER, Mode::empty())
-}
-
 /// What is in a folder.
 fn names(folder: &OwnedFd) -> Result<Vec<std::ffi::CString>, Errno> {
     let mut found = Vec::new();
@@ -229,7 +166,7 @@ fn sweep(base: &OwnedFd) {
             continue;
         }
         let name = name.to_string_lossy();
-        if let Err(error) = remove(base, &name) {
+        if let Err(error) = sandhold_layers::remove(base.as_fd(), name.as_bytes()) {
             tracing::debug!(%name, %error, "a dead server's folder was not removed");
         }
     }

@@ -14,6 +14,8 @@
 //!
 //! One task a sandbox waits for its pidfd and does the last step, whatever led there.
 
+mod end;
+
 use std::collections::HashSet;
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
@@ -24,21 +26,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, ReturnFlags, SocketFlags, SocketType, recvmsg, socketpair};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::pidfd_send_signal;
 use sandhold_runtime::{Changes, Doors, Reach, Root, RuntimeError, Sandbox, Stream, Usage};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::cgroup::{SandboxCgroups, remove_pause};
+pub(crate) use end::remove;
+use end::{clean_up, ending};
+
+use crate::cgroup::SandboxCgroups;
 use crate::ids::{IdPool, Lease};
 use crate::launcher::doors::{FAILED, TRANSPARENT};
 use crate::layers::Standing;
-use crate::limits::{BOOT_MESSAGE, CONNECT_DEADLINE_S, DISK_LOOK_S, KILL_DEADLINE_S, REMOVE_TRIES};
+use crate::limits::{BOOT_MESSAGE, CONNECT_DEADLINE_S, KILL_DEADLINE_S};
 use crate::link::Link;
 use crate::packet;
-use crate::private::{self, ServerFolder, Size};
+use crate::private::{ServerFolder, Size};
 use crate::sys;
 
 /// The byte that goes with the descriptor of a new connection.
@@ -302,89 +307,6 @@ impl Inner {
             .unwrap_or_else(|error| Err(error.into()))
             .map_err(|error| RuntimeError::failed(format!("{verb} sandbox {}", self.id()), error))
     }
-}
-
-/// What ends a sandbox: the death of its first process is the death of all; a guard sees to that itself.
-fn ending(guarded: bool) -> Signal {
-    if guarded { Signal::TERM } else { Signal::KILL }
-}
-
-/// Looks whether a sandbox's private folder holds more than it may, and ends the sandbox if it does.
-async fn look_at_disk(inner: &Arc<Inner>, holdings: &Holdings) {
-    let Some(private) = holdings.private.clone() else {
-        return;
-    };
-    let (name, most) = (inner.folder.clone(), holdings.most);
-    let size = tokio::task::spawn_blocking(move || private::measure(private.path(), &name, most)).await;
-    let Ok(Ok(size)) = size else { return };
-    if size.bytes > most.bytes {
-        inner.end(&format!("its files took more than its disk of {} bytes", most.bytes));
-    } else if size.files > most.files {
-        inner.end(&format!("it had more than {} files", most.files));
-    }
-}
-
-/// Waits for the end of the first process, which is the end of all, and gives everything back.
-async fn clean_up(inner: Arc<Inner>, pidfd: AsyncFd<OwnedFd>, holdings: Holdings) {
-    let mut launcher_ended = holdings.link.ended();
-    let mut looks = tokio::time::interval(Duration::from_secs(DISK_LOOK_S));
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let watched = holdings.private.is_some() || inner.standing.folder().is_some();
-    loop {
-        let look = tokio::select! {
-            // An error means that the reactor is shutting down, and this program with it.
-            _ = pidfd.readable() => break,
-            _ = launcher_ended.wait_for(|ended| *ended), if !launcher_gone(&inner) => {
-                inner.end("the launcher process ended");
-                false
-            }
-            _ = looks.tick(), if watched => true,
-        };
-        if look {
-            look_at_disk(&inner, &holdings).await;
-            inner.look_at_folder().await;
-        }
-    }
-    remove(&inner.cgroups, inner.id()).await;
-    if let Some(private) = holdings.private.clone() {
-        let name = inner.folder.clone();
-        // Fails only when the runtime ends, and the folder with it.
-        let _ = tokio::task::spawn_blocking(move || private.remove(&name)).await;
-    }
-    holdings.ids.release(&holdings.lease);
-    holdings.link.forget(holdings.request).await;
-    drop((
-        inner.doors.lock().unwrap_or_else(PoisonError::into_inner).take(),
-        inner.border.lock().unwrap_or_else(PoisonError::into_inner).take(),
-        inner
-            .standing
-            .folder
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(),
-        holdings.folder,
-        inner.taken.lock().unwrap_or_else(PoisonError::into_inner).take(),
-    ));
-    let reason = inner.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
-    inner
-        .ended
-        .send_replace(Some(reason.unwrap_or_else(|| "its first process ended".to_owned())));
-}
-
-/// Removes the cgroups of a sandbox whose processes have ended.
-pub(crate) async fn remove(cgroups: &SandboxCgroups, id: &str) {
-    for attempt in 0..REMOVE_TRIES {
-        if cgroups.try_remove() {
-            return;
-        }
-        tokio::time::sleep(remove_pause(attempt)).await;
-    }
-    tracing::warn!(sandbox = id, "a cgroup is still busy; the next server removes it");
-}
-
-/// Whether the end was already started; the launcher's end adds nothing then.
-fn launcher_gone(inner: &Inner) -> bool {
-    inner.reason.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
 impl LocalSandbox {

@@ -34,7 +34,7 @@ mod wall;
 mod worker;
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -157,7 +157,7 @@ fn end_all(launcher: &setup::Launcher, started: HashMap<u64, Started>) {
         }
         if let Some(private) = &launcher.private {
             // What is left is swept by the next server.
-            let _ = crate::private::remove(private, &sandbox.id);
+            let _ = sandhold_layers::remove(private.as_fd(), sandbox.id.as_bytes());
         }
     }
     if !launcher.hello.drafts.is_empty() {
